@@ -1,0 +1,75 @@
+//! Flags of lock and convert requests: the kernel DLM's, by their names there.
+
+use serde::{Deserialize, Serialize};
+
+/// A set of request flags.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LockFlags(pub u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal;)*) => {
+        impl LockFlags {
+            $($(#[$doc])* pub const $name: LockFlags = LockFlags(1 << $bit);)*
+
+            /// All flags and their names.
+            pub const NAMES: &'static [(LockFlags, &'static str)] = &[$((LockFlags::$name, stringify!($name))),*];
+        }
+    };
+}
+
+flags! {
+    /// Deny instead of queueing.
+    NOQUEUE = 0;
+    /// With NOQUEUE: still send blocking notices.
+    NOQUEUEBAST = 1;
+    /// A conversion waits its turn behind other conversions.
+    QUECVT = 2;
+    /// A conversion that would deadlock on its resource is demoted to NL and queued again.
+    CONVDEADLK = 3;
+    /// Not a victim of deadlock detection.
+    NODLCKWT = 4;
+    /// Grant as soon as compatible, whatever the order.
+    NOORDER = 5;
+    /// NL only: grant at once.
+    EXPEDITE = 6;
+    /// Queue at the head.
+    HEADQUE = 7;
+    /// If the mode cannot be granted at once, try PR.
+    ALTPR = 8;
+    /// If the mode cannot be granted at once, try CW.
+    ALTCW = 9;
+    /// The lock outlives its owner: it becomes an orphan that others may adopt.
+    PERSISTENT = 10;
+}
+
+impl LockFlags {
+    /// No flag.
+    pub const NONE: LockFlags = LockFlags(0);
+
+    /// Whether all of `other` are set.
+    pub const fn contains(self, other: LockFlags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Bits that no flag has.
+    pub fn unknown(self) -> u32 {
+        self.0 & !LockFlags::NAMES.iter().fold(0, |all, (flag, _)| all | flag.0)
+    }
+}
+
+impl std::ops::BitOr for LockFlags {
+    type Output = LockFlags;
+
+    fn bitor(self, other: LockFlags) -> LockFlags {
+        LockFlags(self.0 | other.0)
+    }
+}
+
+impl std::fmt::Debug for LockFlags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> =
+            LockFlags::NAMES.iter().filter(|(flag, _)| self.contains(*flag)).map(|(_, name)| *name).collect();
+        f.write_str(&names.join("|"))
+    }
+}
