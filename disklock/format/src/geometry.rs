@@ -1,6 +1,6 @@
 //! Sizes and timing of a lockstate: what every heartbeat sector carries as a copy of the superblock.
 
-use crate::{MAX_NODES, NodeId};
+use crate::{MAX_NODES, NodeId, SuperblockError};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -88,8 +88,11 @@ impl Timing {
     pub const SAN: Timing =
         Timing { renew_ms: 5_000, lease_ms: 30_000, grace_ms: 10_000, dead_ms: 50_000, suspect_ms: 40_000 };
 
-    /// Checks `D >= 1.05 (L+G+R)`, `L >= 2R`, that nothing is zero and that the suspect time lies within
-    /// `L+G ..= D`... (section 5).
+    /// Whether the timing is safe (section 5): `R >= 50 ms`, `G > 0`, `L >= 2R`, `D >= 1.05 (L+G+R)` and a suspect
+    /// time of at least `L+G`. A suspect time above D is allowed: then a node is found dead before it is fenced.
+    ///
+    /// # Errors
+    /// The first of these rules that is broken.
     pub fn check(&self) -> Result<(), TimingError> {
         let Timing { renew_ms, lease_ms, grace_ms, dead_ms, suspect_ms } = *self;
         let [r, l, g, d] = [renew_ms, lease_ms, grace_ms, dead_ms].map(u64::from);
@@ -176,4 +179,36 @@ pub struct Superblock {
     pub uuid: Uuid,
     pub key: ClusterKey,
     pub feature_level: u16,
+}
+
+impl Superblock {
+    /// Whether `name` can name a lockspace: 1..=32 bytes of `[A-Za-z0-9._-]`. It becomes a directory, so `.` and
+    /// `..` cannot.
+    ///
+    /// # Errors
+    /// [`SuperblockError::Name`].
+    pub fn validate_name(name: &str) -> Result<(), SuperblockError> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if (1..=MAX_LOCKSPACE_NAME_BYTES).contains(&name.len())
+            && name.bytes().all(allowed)
+            && !matches!(name, "." | "..")
+        {
+            Ok(())
+        } else {
+            Err(SuperblockError::Name(name.to_owned()))
+        }
+    }
+
+    /// Whether a lockstate may be formatted with these values, and run on them.
+    ///
+    /// # Errors
+    /// The first value that is out of bounds.
+    pub fn check(&self) -> Result<(), SuperblockError> {
+        Superblock::validate_name(&self.lockspace)?;
+        let slot_count = self.geometry.slot_count;
+        if !(MIN_SLOT_COUNT..=MAX_SLOT_COUNT).contains(&slot_count) {
+            return Err(SuperblockError::SlotCount(slot_count));
+        }
+        Ok(self.timing.check()?)
+    }
 }

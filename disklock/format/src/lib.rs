@@ -8,16 +8,23 @@
 //! 64 * S         slot_count lock-record sectors          -> LockRecord
 //! ```
 
+mod fault;
 mod geometry;
 mod heartbeat;
 mod ids;
 mod mode;
+mod probe;
+mod raw;
 mod record;
 mod resource;
+mod sector;
 
+pub use fault::*;
 pub use geometry::*;
 pub use heartbeat::*;
 pub use ids::*;
 pub use mode::*;
+pub use probe::*;
 pub use record::*;
 pub use resource::*;
+pub use sector::*;

@@ -23,6 +23,21 @@ pub enum ResourceKind {
     Name = 6,
 }
 
+impl ResourceKind {
+    /// The kind with this number.
+    pub const fn from_number(number: u8) -> Option<ResourceKind> {
+        match number {
+            1 => Some(ResourceKind::Inode),
+            2 => Some(ResourceKind::Extent),
+            3 => Some(ResourceKind::Ag),
+            4 => Some(ResourceKind::Journal),
+            5 => Some(ResourceKind::Superblock),
+            6 => Some(ResourceKind::Name),
+            _ => None,
+        }
+    }
+}
+
 /// The 32-byte identity of a resource. The pad is not part of it (PROTOTYPE 5).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
