@@ -1,8 +1,8 @@
 //! What can be wrong with a sector.
 
 use crate::{
-    FORMAT_VERSION, MAX_HOST_BYTES, MAX_LOCKSPACE_NAME_BYTES, MAX_LVB_BYTES, MAX_SLOT_COUNT, MIN_SLOT_COUNT, NodeId,
-    ResourceError, TimingError,
+    FORMAT_VERSION, MAX_EPOCH, MAX_HOST_BYTES, MAX_LOCKSPACE_NAME_BYTES, MAX_LVB_BYTES, MAX_SLOT_COUNT, MIN_SLOT_COUNT,
+    NodeId, ResourceError, TimingError,
 };
 
 /// A heartbeat sector that cannot be believed.
@@ -30,6 +30,9 @@ pub struct RecordError {
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Fault {
+    /// Found by whoever reads the device, never by `decode`.
+    #[error("it cannot be read (errno {errno})")]
+    Unreadable { errno: i32 },
     #[error("{0} bytes are not a sector: 512 or 4096 are")]
     Length(usize),
     #[error("byte {offset} is not zero: a 4096-byte sector uses only its first 512 bytes")]
@@ -70,6 +73,8 @@ pub enum Fault {
     NodeNumber(u32),
     #[error("view phase {0} is not one of 0..=2")]
     Phase(u8),
+    #[error("epoch {0} is above {MAX_EPOCH}: tokens would wrap around")]
+    EpochLimit(u64),
     #[error("the view's table epoch {table_epoch} is above its epoch {epoch}")]
     TableEpoch { epoch: u64, table_epoch: u64 },
     #[error("the committed view has epoch {view}, the sector {sector}")]

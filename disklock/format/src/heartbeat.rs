@@ -3,7 +3,7 @@
 use crate::raw::{RawAddress, RawHeartbeat, RawView, padded, unpadded};
 use crate::sector::{check_canonical, check_frame};
 use crate::{
-    Ballot, ClusterKey, Epoch, FORMAT_VERSION, Fault, Geometry, HeartbeatError, Incarnation, MAGIC,
+    Ballot, ClusterKey, Epoch, FORMAT_VERSION, Fault, Geometry, HeartbeatError, Incarnation, MAGIC, MAX_EPOCH,
     MAX_LOCKSPACE_NAME_BYTES, NodeId, NodeSet, SectorImage, SectorSize, Superblock, SuperblockError, Timing, Uuid,
     sector_to_image,
 };
@@ -178,6 +178,9 @@ impl Heartbeat {
         let (lowest, highest) = self.protocols;
         if lowest > highest {
             return Err(Fault::Protocols { lowest, highest });
+        }
+        if self.epoch > MAX_EPOCH {
+            return Err(Fault::EpochLimit(self.epoch.0));
         }
         if let Some(view) = &self.view {
             view.check()?;
@@ -389,6 +392,9 @@ impl Phase {
 impl View {
     /// Records of a table epoch exist only once its view does (section 6).
     fn check(&self) -> Result<(), Fault> {
+        if self.epoch > MAX_EPOCH {
+            return Err(Fault::EpochLimit(self.epoch.0));
+        }
         if self.table_epoch > self.epoch {
             return Err(Fault::TableEpoch { epoch: self.epoch.0, table_epoch: self.table_epoch.0 });
         }

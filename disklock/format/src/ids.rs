@@ -180,9 +180,15 @@ impl Epoch {
 /// Bits of a token that count grants within one table epoch.
 pub const TOKEN_COUNTER_BITS: u32 = 40;
 
+/// The highest epoch of a view: tokens of a higher one would wrap around and break I2. Formatting starts near
+/// 500,000 (hours since 1970), so this leaves 16 million view changes.
+pub const MAX_EPOCH: Epoch = Epoch(u64::MAX >> TOKEN_COUNTER_BITS);
+
 impl Token {
-    /// The token number `counter` of `table_epoch`.
+    /// The token number `counter` of `table_epoch`. Both are bounded: the epoch by [`MAX_EPOCH`], which no sector
+    /// exceeds, the counter by 40 bits, which last 34 years at a thousand grants a second.
     pub const fn new(table_epoch: Epoch, counter: u64) -> Token {
+        debug_assert!(table_epoch.0 <= MAX_EPOCH.0 && counter >> TOKEN_COUNTER_BITS == 0);
         Token((table_epoch.0 << TOKEN_COUNTER_BITS) + counter)
     }
 }

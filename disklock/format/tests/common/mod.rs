@@ -93,8 +93,8 @@ pub fn any_superblock() -> impl Strategy<Value = Superblock> {
 }
 
 pub fn any_view() -> impl Strategy<Value = View> {
-    (any_node(), any::<[u64; 4]>(), any::<bool>(), any::<u16>(), 0..=u64::MAX).prop_map(
-        |(master, [epoch, incarnation, members, owed], active, feature_level, table_epoch)| View {
+    (any_node(), 0..=MAX_EPOCH.0, any::<[u64; 3]>(), any::<bool>(), any::<u16>(), 0..=MAX_EPOCH.0).prop_map(
+        |(master, epoch, [incarnation, members, owed], active, feature_level, table_epoch)| View {
             epoch: Epoch(epoch),
             master,
             master_incarnation: Incarnation(incarnation),
@@ -141,7 +141,7 @@ pub fn any_heartbeat() -> impl Strategy<Value = Heartbeat> {
             Heartbeat {
                 node,
                 timestamp_ms,
-                epoch: view.map_or(Epoch(epoch), |view| view.epoch),
+                epoch: view.map_or(Epoch(epoch & MAX_EPOCH.0), |view| view.epoch),
                 lock_count,
                 superblock,
                 node_uuid: Uuid(node_uuid),
