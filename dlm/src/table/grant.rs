@@ -1,0 +1,240 @@
+//! The grant test and the service of the queues (DESIGN section 7; fs/dlm/lock.c `_can_be_granted`, `can_be_granted`,
+//! `grant_pending_convert`, `grant_pending_wait`).
+//!
+//! Where ranges are involved, a lock that shares no byte with the request is treated as if it were on another
+//! resource: it does not conflict, and nobody waits behind it. For locks without ranges this is exactly the kernel's
+//! order; for overlapping ones I8 holds, since whoever waits is passed by none of those it overlaps.
+
+use super::entry::{ModeSet, Queue};
+use super::slab::NIL;
+use super::{Effect, Grant, LockFlags, Table, lvb};
+use mxlock_format::{ByteRange, Mode};
+
+/// A request under test, in the table or not yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    /// The lock itself, which is not in its own way; `NIL` for a new request.
+    pub(super) me: u32,
+    /// The mode held: a conversion.
+    pub(super) granted: Option<Mode>,
+    pub(super) range: ByteRange,
+    pub(super) flags: LockFlags,
+    /// The lock behind which it is, or would be, queued.
+    pub(super) after: u32,
+    /// Whether this is the first try, before it is queued (`now` in the kernel).
+    pub(super) first: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Grant {
+        mode: Mode,
+        alternative: bool,
+    },
+    /// The conversion would wait for one that waits for it.
+    Deadlock,
+    Wait,
+}
+
+impl<P> Table<P> {
+    /// Can `wanted`, or its alternative, be granted? (`can_be_granted` in the kernel, without its side effects.)
+    pub(super) fn judge(&self, r: u32, ask: &Ask, wanted: Mode) -> Verdict {
+        if self.grantable(r, ask, wanted) {
+            return Verdict::Grant { mode: wanted, alternative: false };
+        }
+        // Once it is queued, a deadlock only matters to those that do something else then.
+        let matters = ask.first
+            || [LockFlags::CONVDEADLK, LockFlags::ALTPR, LockFlags::ALTCW].into_iter().any(|f| ask.flags.contains(f));
+        if matters && !ask.flags.contains(LockFlags::NOQUEUE) && self.deadlocks(r, ask, wanted) {
+            return Verdict::Deadlock;
+        }
+        let alternative = match wanted {
+            mode if mode != Mode::PR && ask.flags.contains(LockFlags::ALTPR) => Mode::PR,
+            mode if mode != Mode::CW && ask.flags.contains(LockFlags::ALTCW) => Mode::CW,
+            _ => return Verdict::Wait,
+        };
+        if self.grantable(r, ask, alternative) {
+            return Verdict::Grant { mode: alternative, alternative: true };
+        }
+        Verdict::Wait
+    }
+
+    /// The grant test of section 7, in its order.
+    pub(super) fn grantable(&self, r: u32, ask: &Ask, mode: Mode) -> bool {
+        if ask.flags.contains(LockFlags::EXPEDITE) {
+            return true;
+        }
+        let in_place = ask.first && !ask.flags.contains(LockFlags::QUECVT);
+        // A conversion to a mode that its own covers takes nothing from anybody. In the kernel this follows from the
+        // next test; here a possible holder may conflict with what is held already.
+        if in_place && ask.granted.is_some_and(|held| held.covers(mode)) {
+            return true;
+        }
+        if self.conflicts(r, ask.me, ask.range, mode) {
+            return false;
+        }
+        if in_place && ask.granted.is_some() {
+            return true;
+        }
+        // The kernel tests QUECVT before NOORDER on the first try only, so that a conversion with both is queued and then
+        // granted whenever the queues are next looked at. Here it need not wait for that.
+        if ask.flags.contains(LockFlags::NOORDER) {
+            return true;
+        }
+        match ask.granted {
+            Some(_) => !self.someone_ahead(r, Queue::Converting, ask.after, ask.range),
+            // A new request: no one converts, and it is, or with HEADQUE would be, the first. (The kernel queues a
+            // HEADQUE request that could be granted until something else happens on the resource.)
+            None => {
+                let last = self.list(r, Queue::Converting).tail;
+                !self.someone_ahead(r, Queue::Converting, last, ask.range)
+                    && !self.someone_ahead(r, Queue::Waiting, ask.after, ask.range)
+            }
+        }
+    }
+
+    /// Whether `mode` conflicts with what anybody but `me` holds, or possibly holds.
+    fn conflicts(&self, r: u32, me: u32, range: ByteRange, mode: Mode) -> bool {
+        match &self.resources[r].more {
+            Some(more) if more.ranged == 0 && range == ByteRange::ALL => {
+                let mine = if me == NIL { ModeSet::EMPTY } else { self.held_in_lists(me) };
+                more.held.modes_except(mine).conflicts(mode)
+            }
+            _ => self
+                .walk_holders(r)
+                .any(|(i, other)| i != me && other.range.overlaps(range) && other.held().conflicts(mode)),
+        }
+    }
+
+    /// What lock `i` adds to the held modes of its resource.
+    fn held_in_lists(&self, i: u32) -> ModeSet {
+        let lock = &self.locks[i];
+        if lock.queue == Queue::Waiting { ModeSet::EMPTY } else { lock.held() }
+    }
+
+    /// Whether a lock that overlaps `range` is in `queue` at or before `last`.
+    fn someone_ahead(&self, r: u32, queue: Queue, last: u32, range: ByteRange) -> bool {
+        debug_assert!(last == NIL || self.locks[last].queue == queue);
+        if last == NIL || !self.resources[r].may_have_ranges() {
+            return last != NIL;
+        }
+        let mut i = last;
+        while i != NIL {
+            if self.locks[i].range.overlaps(range) {
+                return true;
+            }
+            i = self.locks[i].prev;
+        }
+        false
+    }
+
+    /// Whether the conversion and another one wait for each other (`conversion_deadlock_detect`): an earlier one is
+    /// blocked by the mode held here; or, among queued ones, a later one and this block each other. At the first try all
+    /// queued conversions are earlier.
+    fn deadlocks(&self, r: u32, ask: &Ask, wanted: Mode) -> bool {
+        let Some(held) = ask.granted else { return false };
+        let mut ahead = true;
+        for (i, other) in self.walk(r, Queue::Converting) {
+            if i == ask.me {
+                ahead = false;
+                continue;
+            }
+            let (Some(its_held), Some(its_wanted)) = (other.granted, other.wanted) else { continue };
+            let blocks_it = other.range.overlaps(ask.range) && !held.compatible(its_wanted);
+            if blocks_it && (ahead || !its_held.compatible(wanted)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Serves the queues of a resource after a change: grants what can be granted, then sends the notices that the new
+    /// holders need (`grant_pending_locks`).
+    pub(super) fn serve(&mut self, r: u32, effects: &mut Vec<Effect>) {
+        self.serve_converting(r, effects);
+        self.serve_waiting(r, effects);
+        self.notify_fresh(effects);
+    }
+
+    /// Conversions in order, from the head again after each grant. (The kernel finishes its pass before it starts again,
+    /// which differs only where NOORDER or ranges let a later one go first.)
+    pub(super) fn serve_converting(&mut self, r: u32, effects: &mut Vec<Effect>) {
+        let mut i = self.list(r, Queue::Converting).head;
+        while i != NIL {
+            let (ask, wanted) = self.queued_ask(i);
+            i = match self.judge(r, &ask, wanted) {
+                Verdict::Grant { mode, alternative } => {
+                    self.grant_queued(i, mode, alternative, effects);
+                    self.list(r, Queue::Converting).head
+                }
+                Verdict::Deadlock if ask.flags.contains(LockFlags::CONVDEADLK) => {
+                    self.demote(i, effects);
+                    self.list(r, Queue::Converting).head
+                }
+                Verdict::Deadlock | Verdict::Wait => self.next_to_try(r, i),
+            };
+        }
+    }
+
+    /// New requests in order. One pass is enough: a grant only adds conflicts.
+    pub(super) fn serve_waiting(&mut self, r: u32, effects: &mut Vec<Effect>) {
+        let mut i = self.list(r, Queue::Waiting).head;
+        while i != NIL {
+            let (ask, wanted) = self.queued_ask(i);
+            let next = self.locks[i].next;
+            i = match self.judge(r, &ask, wanted) {
+                Verdict::Grant { mode, alternative } => {
+                    self.grant_queued(i, mode, alternative, effects);
+                    next
+                }
+                Verdict::Deadlock | Verdict::Wait => self.next_to_try(r, i),
+            };
+        }
+    }
+
+    /// The lock after `i`, which is blocked; or none, if nothing behind a blocked one can be granted.
+    fn next_to_try(&self, r: u32, i: u32) -> u32 {
+        let strict = self.resources[r].more.as_ref().is_none_or(|more| more.is_strict());
+        if strict { NIL } else { self.locks[i].next }
+    }
+
+    /// The test to make for lock `i`, which is in a queue, and the mode that it wants.
+    pub(super) fn queued_ask(&self, i: u32) -> (Ask, Mode) {
+        let lock = &self.locks[i];
+        let ask =
+            Ask { me: i, granted: lock.granted, range: lock.range, flags: lock.flags, after: lock.prev, first: false };
+        (ask, lock.wanted.expect("a queued lock wants a mode"))
+    }
+
+    /// Moves lock `i` from its queue to the holders.
+    fn grant_queued(&mut self, i: u32, mode: Mode, alternative: bool, effects: &mut Vec<Effect>) {
+        self.unlink(i);
+        let grant = self.give(i, mode, alternative);
+        self.link_granted(i);
+        debug_assert_ne!(grant.lvb, super::LvbTransfer::Written, "a conversion that writes the LVB never waits");
+        effects.push(Effect::Granted(grant));
+        self.fresh.push(i);
+    }
+
+    /// Writes the new mode into lock `i`, which is not counted at this moment. What was told about the old mode is
+    /// forgotten.
+    pub(super) fn give(&mut self, i: u32, mode: Mode, alternative: bool) -> Grant {
+        let lock = &mut self.locks[i];
+        let was = lock.granted.replace(mode);
+        lock.wanted = None;
+        lock.told = ModeSet::EMPTY;
+        let demoted = std::mem::take(&mut lock.demoted);
+        Grant { lock: lock.id, mode, was, alternative, demoted, lvb: lvb::transfer(was, mode) }
+    }
+
+    /// CONVDEADLK: the conversion of lock `i` gives up what it holds.
+    pub(super) fn demote(&mut self, i: u32, effects: &mut Vec<Effect>) {
+        self.count(i, false);
+        let lock = &mut self.locks[i];
+        lock.granted = Some(Mode::NL);
+        lock.told = ModeSet::EMPTY;
+        lock.demoted = true;
+        effects.push(Effect::Demoted { lock: lock.id });
+        self.count(i, true);
+    }
+}
