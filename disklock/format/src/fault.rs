@@ -1,8 +1,8 @@
 //! What can be wrong with a sector.
 
 use crate::{
-    FORMAT_VERSION, MAX_EPOCH, MAX_HOST_BYTES, MAX_LOCKSPACE_NAME_BYTES, MAX_LVB_BYTES, MAX_SLOT_COUNT, MIN_SLOT_COUNT,
-    NodeId, ResourceError, TimingError,
+    FORMAT_VERSION, MAX_ADDRESSES, MAX_EPOCH, MAX_HOST_BYTES, MAX_LOCKSPACE_NAME_BYTES, MAX_LVB_BYTES, MAX_SLOT_COUNT,
+    MIN_SLOT_COUNT, NodeId, ResourceError, TimingError,
 };
 
 /// A heartbeat sector that cannot be believed.
@@ -61,7 +61,7 @@ pub enum Fault {
     NodeState(u8),
     #[error("the host name is not UTF-8 of 0..={MAX_HOST_BYTES} bytes without control characters")]
     Host,
-    #[error("{0} addresses are more than the 3 that fit")]
+    #[error("{0} addresses are more than the {MAX_ADDRESSES} that fit")]
     AddressCount(usize),
     #[error("address family {0} is not 4 or 6, or does not fit its bytes")]
     AddressFamily(u8),

@@ -3,9 +3,8 @@
 use crate::raw::{RawAddress, RawHeartbeat, RawView, padded, unpadded};
 use crate::sector::{check_canonical, check_frame};
 use crate::{
-    Ballot, ClusterKey, Epoch, FORMAT_VERSION, Fault, Geometry, HeartbeatError, Incarnation, MAGIC, MAX_EPOCH,
-    MAX_LOCKSPACE_NAME_BYTES, NodeId, NodeSet, SectorImage, SectorSize, Superblock, SuperblockError, Timing, Uuid,
-    sector_to_image,
+    Ballot, ClusterKey, Epoch, FORMAT_VERSION, Fault, Geometry, HeartbeatError, Incarnation, MAGIC, MAX_EPOCH, NodeId,
+    NodeSet, RECORD_BYTES, SectorImage, SectorSize, Superblock, SuperblockError, Timing, Uuid, sector_to_image,
 };
 use bytemuck::Zeroable;
 use std::mem::offset_of;
@@ -215,7 +214,7 @@ impl Heartbeat {
 
     fn from_sector(node: NodeId, sector: &[u8]) -> Result<Heartbeat, Fault> {
         let bytes = sector_to_image(sector)?;
-        if bytes.iter().all(|&b| b == 0) {
+        if *bytes == [0; RECORD_BYTES] {
             return Err(Fault::Zero);
         }
         check_frame(bytes, offset_of!(RawHeartbeat, version))?;
@@ -322,7 +321,6 @@ impl Heartbeat {
 
 fn superblock_from_raw(raw: &RawHeartbeat) -> Result<Superblock, SuperblockError> {
     let sector_bytes = u32::from_le_bytes(raw.sector_bytes);
-    let lockspace: &[u8; MAX_LOCKSPACE_NAME_BYTES] = &raw.lockspace;
     Ok(Superblock {
         geometry: Geometry {
             sector: SectorSize::from_bytes(sector_bytes).ok_or(SuperblockError::SectorSize(sector_bytes))?,
@@ -335,7 +333,7 @@ fn superblock_from_raw(raw: &RawHeartbeat) -> Result<Superblock, SuperblockError
             dead_ms: u32::from_le_bytes(raw.dead_ms),
             suspect_ms: u32::from_le_bytes(raw.suspect_ms),
         },
-        lockspace: String::from_utf8_lossy(unpadded(lockspace)).into_owned(),
+        lockspace: String::from_utf8_lossy(unpadded(&raw.lockspace)).into_owned(),
         uuid: Uuid(raw.uuid),
         key: ClusterKey(raw.key),
         feature_level: u16::from_le_bytes(raw.feature_level),

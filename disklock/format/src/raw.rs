@@ -3,7 +3,10 @@
 //! Fields are arrays of bytes, little-endian, so that the structs have no alignment and no hidden padding; the
 //! `layout!` macro asserts the offset of every field and the size of the whole at compile time.
 
-use crate::RECORD_BYTES;
+use crate::{
+    MAX_ADDRESSES, MAX_HOST_BYTES, MAX_LOCKSPACE_NAME_BYTES, MAX_LVB_BYTES, MAX_NAME_BYTES, MAX_NAMESPACE_BYTES,
+    RECORD_BYTES,
+};
 use bytemuck::{Pod, Zeroable};
 use std::mem::{align_of, offset_of, size_of};
 
@@ -159,6 +162,12 @@ const _: () = {
     assert!(offset_of!(RawHeartbeat, version) == 40, "the published heartbeat part ends at 40");
     assert!(offset_of!(RawRecord, version) == 64, "the published record part ends at 64");
 };
+
+// What the value types allow is what the fields hold.
+const _: fn(&RawHeartbeat) -> (&[u8; MAX_LOCKSPACE_NAME_BYTES], &[u8; MAX_HOST_BYTES], &[RawAddress; MAX_ADDRESSES]) =
+    |raw| (&raw.lockspace, &raw.host, &raw.addresses);
+const _: fn(&RawRecord) -> (&[u8; MAX_LVB_BYTES], &[u8; MAX_NAMESPACE_BYTES + 1 + MAX_NAME_BYTES]) =
+    |raw| (&raw.lvb, &raw.name);
 
 /// `text` followed by zeros. Panics when it does not fit: the callers have checked the length.
 pub(crate) fn padded<const N: usize>(text: &[u8]) -> [u8; N] {

@@ -69,7 +69,7 @@ pub fn sector_to_image(sector: &[u8]) -> Result<&[u8; RECORD_BYTES], Fault> {
     if !is_sector(sector.len()) {
         return Err(Fault::Length(sector.len()));
     }
-    match tail.iter().position(|&b| b != 0) {
+    match first_difference(tail, &ZEROS[..tail.len()]) {
         None => Ok(record),
         Some(at) => Err(Fault::TailNotZero { offset: RECORD_BYTES + at }),
     }
@@ -111,8 +111,16 @@ pub(crate) fn check_frame(record: &[u8; RECORD_BYTES], version_at: usize) -> Res
 /// Checks that a record is byte for byte what its decoded values encode to. So padding, reserved bytes and the
 /// unused parts of fields are zero, and one value has exactly one image (PROTOTYPE 5).
 pub(crate) fn check_canonical(record: &[u8; RECORD_BYTES], encoded: &SectorImage) -> Result<(), Fault> {
-    match (0..CRC_OFFSET).find(|&at| record[at] != encoded.0[at]) {
+    match first_difference(&record[..CRC_OFFSET], &encoded.0[..CRC_OFFSET]) {
         None => Ok(()),
         Some(offset) => Err(Fault::Stray { offset }),
     }
+}
+
+static ZEROS: [u8; SectorSize::S4096.bytes()] = [0; SectorSize::S4096.bytes()];
+
+/// Where two slices of one length differ first. Recovery asks this for every sector of the table, and mostly they
+/// do not: so compare them whole (memcmp) before looking at bytes.
+fn first_difference(a: &[u8], b: &[u8]) -> Option<usize> {
+    if a == b { None } else { a.iter().zip(b).position(|(a, b)| a != b) }
 }
