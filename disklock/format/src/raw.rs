@@ -86,12 +86,12 @@ layout! {
         60 grace_ms: U32,
         64 dead_ms: U32,
         68 suspect_ms: U32,
-        72 lockspace: [u8; 32],
+        72 lockspace: [u8; MAX_LOCKSPACE_NAME_BYTES],
         104 uuid: [u8; 16],
         120 key: [u8; 32],
         152 node_uuid: [u8; 16],
         168 boot_id: [u8; 16],
-        184 host: [u8; 64],
+        184 host: [u8; MAX_HOST_BYTES],
         248 incarnation: U64,
         256 hb_seq: U64,
         264 boottime_ns: U64,
@@ -102,7 +102,7 @@ layout! {
         283 successor: u8,
         284 protocol_min: U16,
         286 protocol_max: U16,
-        288 addresses: [RawAddress; 3],
+        288 addresses: [RawAddress; MAX_ADDRESSES],
         348 pad_block: [u8; 4],
         352 block_instance: U64,
         360 block_promised: U64,
@@ -149,8 +149,8 @@ layout! {
         168 lvb_n: U64,
         176 orphan_lifetime_ms: U32,
         180 pad_lvb: [u8; 4],
-        184 lvb: [u8; 64],
-        248 name: [u8; 200],
+        184 lvb: [u8; MAX_LVB_BYTES],
+        248 name: [u8; MAX_NAMESPACE_BYTES + 1 + MAX_NAME_BYTES],
         448 reserved: [u8; 60],
         508 crc: U32,
     }
@@ -162,12 +162,6 @@ const _: () = {
     assert!(offset_of!(RawHeartbeat, version) == 40, "the published heartbeat part ends at 40");
     assert!(offset_of!(RawRecord, version) == 64, "the published record part ends at 64");
 };
-
-// What the value types allow is what the fields hold.
-const _: fn(&RawHeartbeat) -> (&[u8; MAX_LOCKSPACE_NAME_BYTES], &[u8; MAX_HOST_BYTES], &[RawAddress; MAX_ADDRESSES]) =
-    |raw| (&raw.lockspace, &raw.host, &raw.addresses);
-const _: fn(&RawRecord) -> (&[u8; MAX_LVB_BYTES], &[u8; MAX_NAMESPACE_BYTES + 1 + MAX_NAME_BYTES]) =
-    |raw| (&raw.lvb, &raw.name);
 
 /// `text` followed by zeros. Panics when it does not fit: the callers have checked the length.
 pub(crate) fn padded<const N: usize>(text: &[u8]) -> [u8; N] {
