@@ -236,11 +236,18 @@ fn heartbeat_fields_are_checked() {
     assert_eq!(with(433, &[1]), Fault::ViewEpoch { sector: 490_000, view: 0 });
     assert_eq!(with(464, &[1]), Fault::Stray { offset: 464 });
     assert_eq!(with(433, &[&[1][..], &[0; 30], &[1]].concat()), Fault::TableEpoch { epoch: 0, table_epoch: 1 });
-    assert!(matches!(with(368, &[1]), Fault::Block(_)), "accepted above promised");
-    assert!(matches!(with(360, &[1, 0, 0, 0, 0, 0, 0, 0, 1]), Fault::Block(_)), "accepted without a value");
-    assert!(matches!(with(385, &[1]), Fault::Block(_)), "a value without a ballot");
-    let accepted = [[9, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]].concat();
-    assert!(matches!(with(352, &[&accepted[..], &[8, 0, 0, 0, 0, 0, 0, 0, 0, 1]].concat()), Fault::Block(_)));
+
+    // The ballot block: instance, promised, accepted, then the value's epoch, master and phase.
+    let with_block = |[instance, promised, accepted]: [u64; 3], value_epoch: u64, phase: u8| {
+        let mut block = [instance, promised, accepted, value_epoch].map(u64::to_le_bytes).concat();
+        block.extend([0, phase]);
+        with(352, &block).to_string()
+    };
+    assert!(with_block([9, 1, 2], 9, 1).contains("a higher ballot than it promised"));
+    assert!(with_block([9, 1, 1], 0, 0).contains("a ballot without a value"));
+    assert!(with_block([9, 1, 0], 9, 1).contains("a value without a ballot"));
+    assert!(with_block([9, 1, 1], 8, 1).contains("of another instance"));
+    assert!(with_block([1 << 24, 1, 1], 1 << 24, 1).contains("epoch 16777216 is above 16777215"));
 
     let mut image = member().encode().0;
     image[280] = 5;

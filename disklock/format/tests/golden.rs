@@ -245,6 +245,8 @@ fn names_have_these_hashes_and_homes() {
         let id = resource.id();
         assert_eq!((id.ino, id.offset, id.volume, id.ag), (hash as u64, (hash >> 64) as u64, 0, 0));
         assert_eq!([65_536, 64, 100_003].map(|slots| resource.home_slot(slots)), homes, "{resource}");
+        let [a, b, c] = homes;
+        assert!(documentation().contains(&format!("| {hash:#034x} | {a} | {b} | {c} |")), "{resource}");
     }
 }
 
@@ -261,6 +263,8 @@ fn typed_ids_have_these_homes() {
     for ((volume, ino, offset, ag, kind), homes) in vectors {
         let resource = Resource::typed(ResourceId { volume, ino, offset, ag, kind }).unwrap();
         assert_eq!([65_536, 64, 100_003].map(|slots| resource.home_slot(slots)), homes, "{resource}");
+        let [a, b, c] = homes;
+        assert!(documentation().contains(&format!("| {a} | {b} | {c} |")), "{resource}");
     }
 }
 
@@ -274,4 +278,28 @@ fn lockstates_have_these_sizes() {
     assert_eq!((small.heartbeat_offset(node(63)), big.heartbeat_offset(node(63))), (32_256, 258_048));
     assert_eq!(big.heartbeat_region_bytes() as u64, big.slot_offset(0));
     assert_eq!(small.slot_offset(65_535) + 512, small.total_bytes());
+}
+
+fn documentation() -> String {
+    std::fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md")).unwrap()
+}
+
+/// The two byte tables of docs/format.md cover 512 bytes without gap or overlap.
+#[test]
+fn documented_tables_cover_every_byte() {
+    let documentation = documentation();
+    for heading in ["## Heartbeat sector", "## Lock record"] {
+        let section = documentation.split(heading).nth(1).unwrap();
+        let mut covered = 0;
+        for row in section.lines().filter(|line| line.starts_with("| ")) {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let (Ok(at), Ok(size)) = (cells[1].parse::<usize>(), cells[2].parse::<usize>()) else { continue };
+            assert_eq!(at, covered, "{heading}: {row}");
+            covered += size;
+            if covered == RECORD_BYTES {
+                break;
+            }
+        }
+        assert_eq!(covered, RECORD_BYTES, "{heading}");
+    }
 }
