@@ -18,6 +18,7 @@ pub use epoll::EpollLoop;
 pub use event_loop::{Backend, Event, EventLoop, Outcome, open_event_loop};
 pub use fault::IoFault;
 pub use plan::{BATCH_CROSSING, Durability, MAX_MERGED_CLEARS, PlannedWrite, Ready, WritePlan, plan};
+pub(crate) use schedule::to_records;
 pub use schedule::{MAX_BATCH_WRITES, MAX_BATCHES_IN_FLIGHT, MAX_WRITES_IN_FLIGHT};
 pub use threads::{ThreadRecordIo, WRITER_THREADS};
 pub use uring::{UringLoop, probe_uring};
