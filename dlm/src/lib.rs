@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod config;
 pub mod event;
 pub mod io;
 pub mod limits;
+pub mod rng;
 pub mod table;
 pub mod time;

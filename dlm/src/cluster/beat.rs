@@ -1,0 +1,255 @@
+//! What one turn of the heartbeat thread means (DESIGN sections 4 and 5).
+
+use super::agreement::{Right, Step};
+use super::claim::{Watch, newest_view};
+use super::fence::Verdict;
+use super::liveness::Pulse;
+use super::sector::Found;
+use super::{Action, Cluster, Standing};
+use crate::event::{Event, StopReason};
+use crate::io::{Beat, BeatRead};
+use crate::time::BootTime;
+use mxlock_format::{Epoch, NodeId, NodeSet, NodeState};
+
+impl Cluster {
+    /// A turn of the heartbeat thread ended: a write of the newest image handed out, then a read issued after it.
+    pub fn on_beat(&mut self, now: BootTime, beat: Beat) {
+        self.enter(now);
+        if self.stopped {
+            return;
+        }
+        let wrote = beat.write.as_ref().is_some_and(|write| write.result.is_ok());
+        if let Some(write) = &beat.write {
+            self.sector.write_ended(write, now, now - self.dead);
+            match write.result {
+                Ok(()) => self.lease.wrote(write.started),
+                // It may still land, with an old block: no ballot for D (section 4).
+                Err(_) => self.proposer.ban(now + self.dead),
+            }
+        }
+        match &beat.read {
+            Some(Ok(read)) => self.on_read(now, &beat, read, wrote),
+            _ => self.liveness.own_io_failed(),
+        }
+        self.warn_when_late(now);
+        self.decide(now);
+        self.flush(false);
+    }
+
+    fn on_read(&mut self, now: BootTime, beat: &Beat, read: &BeatRead, wrote: bool) {
+        let good = match &beat.write {
+            // Nothing was published yet when it began.
+            None => true,
+            Some(write) => match self.sector.check(write, &read.region[self.node().index()]) {
+                Found::AsWritten => true,
+                Found::OwnOlder => false,
+                Found::Foreign(found) => return self.stop(StopReason::ForeignIncarnation { found }),
+                Found::Changed => return self.stop(StopReason::SectorChanged),
+            },
+        };
+        let started = beat.write.as_ref().map_or(read.issued, |write| write.started);
+        if !good {
+            self.liveness.own_io_failed();
+        }
+        self.liveness.observe(started, read);
+        if !good {
+            self.liveness.own_io_failed();
+        }
+        self.fence.drop_void_acks(&self.liveness);
+        self.region.clone_from(&read.region);
+        self.note_damage();
+        if self.claim.is_watching() {
+            self.watch_slot();
+        }
+        if good && wrote {
+            self.void_stale_wish(now);
+            self.lease.read_back(read.issued);
+        }
+        if let Some(view) = newest_view(&self.region) {
+            self.learn(now, view, false);
+        }
+        if good && wrote {
+            self.good_beat(beat, read);
+        }
+        self.report_silence();
+        if good && beat.write.as_ref().is_some_and(|write| self.proposer.is_answered_by(write.image)) {
+            self.on_phase_read(now);
+        }
+        if self.is_master(now) {
+            self.announce_joiners();
+        }
+    }
+
+    /// The slot is not written yet: look whether it may be.
+    fn watch_slot(&mut self) {
+        let node = self.node();
+        match self.claim.watch(&self.region, self.liveness.is_dead(node)) {
+            Watch::Wait => {}
+            Watch::Busy { host } => self.stop(StopReason::SlotBusy { host }),
+            Watch::Damaged => self.stop(StopReason::SectorChanged),
+            Watch::Take => {
+                // The first write carries the ballot fields and the newest committed view found there (section 4).
+                if let Some(heartbeat) = self.heartbeat(node) {
+                    self.proposer.block = heartbeat.block;
+                }
+                self.log(Event::SlotClaimed { node, incarnation: self.incarnation() });
+                if let Some(view) = newest_view(&self.region) {
+                    self.learn(self.now, view, false);
+                }
+                self.flush(true);
+            }
+        }
+    }
+
+    /// The own I/O had stalled for L: whoever took this node for dead meanwhile is to be heard before it is confirmed.
+    fn void_stale_wish(&mut self, now: BootTime) {
+        if let Standing::Wanting { above: Some(_), .. } = self.standing
+            && !self.lease.runs_at(now)
+        {
+            self.standing = Standing::Wanting { above: None, lost_at: now };
+        }
+    }
+
+    /// Written, and found as written.
+    fn good_beat(&mut self, beat: &Beat, read: &BeatRead) {
+        self.late_warned = false;
+        if self.claim.good_beat(read.issued, read.ended, self.renew, self.dead) {
+            let node = self.node();
+            self.actions.push_back(Action::SlotConfirmed);
+            self.log(Event::SlotConfirmed { node });
+        }
+        let image = beat.write.as_ref().and_then(|write| self.sector.image(write.image));
+        let member = image.is_some_and(|image| {
+            image.incarnation == self.incarnation() && matches!(image.state, NodeState::Member | NodeState::Resigned)
+        });
+        let left = image.is_some_and(|image| image.state == NodeState::Left);
+        self.member_on_disk |= member;
+        if left {
+            return self.stop(StopReason::Left);
+        }
+        match self.standing {
+            Standing::Confirmed => {
+                if let Some(until) = self.lease.until() {
+                    self.actions.push_back(Action::LeaseExtended { until });
+                }
+            }
+            Standing::Wanting { above, lost_at } => {
+                if above.is_none() && self.claim.is_confirmed() && read.issued >= lost_at {
+                    let epochs = self.region.iter().flatten().map(|other| other.epoch.max(other.block.instance));
+                    let above = epochs.max().unwrap_or_default();
+                    self.standing = Standing::Wanting { above: Some(above), lost_at };
+                    self.want_join(above);
+                }
+            }
+        }
+    }
+
+    fn want_join(&mut self, above: Epoch) {
+        if !self.leaving {
+            self.actions.push_back(Action::WantsJoin { above });
+        }
+    }
+
+    /// The read that a phase of the own proposal has waited for.
+    fn on_phase_read(&mut self, now: BootTime) {
+        let Some(attempt) = &self.proposer.attempt else { return };
+        let (instance, right) = (attempt.instance, attempt.right);
+        // Not asked after phase 2: then the value stands on disk, and whoever comes next would find and choose it.
+        if attempt.wish().is_some_and(|&wish| !self.still_right(now, right, &wish)) {
+            self.proposer.attempt = None;
+            self.log(Event::ElectionLost { epoch: instance });
+            return;
+        }
+        match self.proposer.on_read(&self.region) {
+            Step::Publish { adopted } => {
+                if let Some(from) = adopted.filter(|&from| from != self.node()) {
+                    self.log(Event::ValueAdopted { epoch: instance, from });
+                }
+                self.flush(true);
+            }
+            Step::Chosen(view) => self.learn(now, view, true),
+            Step::Damaged => self.log(Event::ElectionLost { epoch: instance }),
+            Step::Beaten => {
+                self.log(Event::ElectionLost { epoch: instance });
+                self.back_off(now, right);
+            }
+        }
+    }
+
+    /// Randomised, and longer with each defeat; the master, who has a lease to use, waits the least.
+    fn back_off(&mut self, now: BootTime, right: Right) {
+        self.proposer.defeats = (self.proposer.defeats + 1).min(5);
+        let unit = if right == Right::Master { self.renew / 16 } else { self.renew / 8 };
+        let bound = unit * (1 << self.proposer.defeats);
+        self.proposer.retry_at = Some(now + unit + self.rng.duration_below(bound));
+    }
+
+    /// A damaged sector stops view changes at once, but is reported only when a second read shows it as well.
+    fn note_damage(&mut self) {
+        let damaged: NodeSet = self.damaged().into_iter().collect();
+        for node in damaged.iter().filter(|&node| !self.damaged_reported.contains(node)).collect::<Vec<_>>() {
+            if !self.damaged_before.contains(node) {
+                self.actions.push_back(Action::Look);
+            } else if let Err(error) = &self.region[node.index()] {
+                let reason = error.fault.to_string();
+                self.damaged_reported.insert(node);
+                self.log(Event::DamagedHeartbeat { node, reason });
+            }
+        }
+        self.damaged_reported = NodeSet(self.damaged_reported.0 & damaged.0);
+        self.damaged_before = damaged;
+    }
+
+    /// Tells, once each, who is silent and who blocks recovery.
+    fn report_silence(&mut self) {
+        let Some(view) = self.view else { return };
+        for node in view.members.with(view.master).without(self.node()).iter() {
+            let verdict = self.fence.verdict(node, &self.liveness);
+            let silence = self.liveness.silence(node);
+            let silent = verdict != Verdict::Alive && silence > self.renew * 2;
+            if silent && !self.silent_reported.contains(node) {
+                let silent_ms = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
+                self.log(Event::NodeSilent { node, silent_ms });
+            }
+            let blocked = verdict == Verdict::Blocked;
+            if blocked && !self.blocked_reported.contains(node) {
+                self.log(Event::FencingBlocked { node });
+            }
+            self.silent_reported = with(self.silent_reported, node, silent);
+            self.blocked_reported = with(self.blocked_reported, node, blocked);
+        }
+    }
+
+    /// Looks now, and again after R/4 while a node whose link was lost has not shown itself.
+    pub(super) fn look_again(&mut self, now: BootTime) {
+        let mut any = false;
+        for node in NodeId::all() {
+            let Some((pulse, until)) = self.watched[node.index()] else { continue };
+            let member = self.view.is_some_and(|view| view.members.contains(node));
+            if !member || until <= now || self.liveness.pulse(node).is_none_or(|newest: Pulse| newest != pulse) {
+                self.watched[node.index()] = None;
+            } else {
+                any = true;
+            }
+        }
+        if any && !self.stopped {
+            self.actions.push_back(Action::Look);
+            self.next_look = Some(now + self.renew / 4);
+        }
+    }
+
+    /// "Warn" of the graded responses (section 5): no good beat for 2R.
+    pub(super) fn warn_when_late(&mut self, now: BootTime) {
+        let Some(last) = self.lease.last_good().filter(|_| !self.late_warned && !self.stopped) else { return };
+        let late = now.since(last);
+        if late >= self.renew * 2 {
+            self.late_warned = true;
+            let late_ms = u64::try_from((late - self.renew).as_millis()).unwrap_or(u64::MAX);
+            self.log(Event::HeartbeatLate { late_ms });
+        }
+    }
+}
+
+fn with(set: NodeSet, node: NodeId, is_in: bool) -> NodeSet {
+    if is_in { set.with(node) } else { set.without(node) }
+}

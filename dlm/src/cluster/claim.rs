@@ -1,0 +1,243 @@
+//! Which slot a daemon takes, and what it must wait for before it writes there (DESIGN section 4, "Claiming a slot").
+
+use super::liveness::Pulse;
+use crate::io::Region;
+use crate::time::BootTime;
+use mxlock_format::{Heartbeat, NodeId, NodeSet, NodeState, Uuid, View};
+use std::time::Duration;
+
+/// A slot that may be tried.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Candidate {
+    /// The slot.
+    pub node: NodeId,
+    /// In which way it may be taken.
+    pub kind: ClaimKind,
+}
+
+/// How a slot is taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ClaimKind {
+    /// This installation's, from this boot: at once. The guard says that the old daemon's writes have ended.
+    OwnSameBoot,
+    /// This installation's, from another boot: after D unchanged, because it may be a clone's.
+    OwnOtherBoot,
+    /// Never used since the format, or left: at once.
+    Free,
+    /// Another host's that is no member and owed nothing: after D unchanged.
+    Foreign {
+        /// That host.
+        host: String,
+    },
+}
+
+impl ClaimKind {
+    /// Whether D must pass with the sector unchanged before the first write.
+    pub const fn waits(&self) -> bool {
+        matches!(self, ClaimKind::OwnOtherBoot | ClaimKind::Foreign { .. })
+    }
+
+    /// Whether a former owner's last write may still land: then no ballot is cast for D after the claim.
+    const fn was_anothers(&self) -> bool {
+        matches!(self, ClaimKind::Free | ClaimKind::Foreign { .. })
+    }
+}
+
+/// Why no slot can be claimed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClaimError {
+    /// Exit code 75.
+    #[error(
+        "slot {node} belongs to host '{host}', which is a member or owed its recovery: choose another one (--node)"
+    )]
+    Busy {
+        /// The slot.
+        node: NodeId,
+        /// Whose it is.
+        host: String,
+    },
+    /// Exit code 65.
+    #[error("the heartbeat sector of slot {node} is damaged ({reason}): run 'mxlock repair' with the cluster stopped")]
+    Damaged {
+        /// The slot.
+        node: NodeId,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Exit code 75.
+    #[error("all 64 slots are in use: free one with 'mxlock forget NODE' on a running node")]
+    Full,
+}
+
+/// The committed view with the highest epoch in a region.
+pub(super) fn newest_view(region: &Region) -> Option<View> {
+    region.iter().flatten().filter_map(|heartbeat| heartbeat.view).max_by_key(|view| view.epoch)
+}
+
+/// The slots to try, best first, in a region as just read. `wish`: `--node N`; `remembered`: the slot used before.
+/// The driver takes the guard of the first one that it can (section 8) and only then makes its
+/// [`super::Cluster`], which looks at the sector again before it writes.
+///
+/// Without a wish: the own slot, then never-used ones in order, then those left or given up, longest unchanged first.
+///
+/// # Errors
+/// The wished slot is busy, the wished or remembered one is damaged, or there is none.
+pub fn candidates(
+    region: &Region,
+    wish: Option<NodeId>,
+    remembered: Option<NodeId>,
+    node_uuid: Uuid,
+    boot_id: Uuid,
+) -> Result<Vec<Candidate>, ClaimError> {
+    let kept = newest_view(region).map_or(NodeSet::EMPTY, |view| NodeSet(view.members.0 | view.owed.0));
+    for node in [wish, remembered.filter(|_| wish.is_none())].into_iter().flatten() {
+        if let Err(error) = &region[node.index()] {
+            return Err(ClaimError::Damaged { node, reason: error.fault.to_string() });
+        }
+    }
+    let judge = |heartbeat: &Heartbeat| judge(heartbeat, kept, node_uuid, boot_id);
+    if let Some(node) = wish {
+        let Ok(heartbeat) = &region[node.index()] else { return Err(ClaimError::Full) };
+        let kind = judge(heartbeat).ok_or_else(|| ClaimError::Busy { node, host: heartbeat.host.clone() })?;
+        return Ok(vec![Candidate { node, kind }]);
+    }
+    let mut found: Vec<_> = region
+        .iter()
+        .flatten()
+        .filter_map(|heartbeat| {
+            let kind = judge(heartbeat)?;
+            let rank = match kind {
+                _ if remembered == Some(heartbeat.node) && heartbeat.node_uuid == node_uuid => 0,
+                ClaimKind::OwnSameBoot | ClaimKind::OwnOtherBoot => 1,
+                ClaimKind::Free if heartbeat.state == NodeState::Empty => 2,
+                ClaimKind::Free => 3,
+                ClaimKind::Foreign { .. } => 4,
+            };
+            Some(((rank, heartbeat.timestamp_ms, heartbeat.node), kind))
+        })
+        .collect();
+    found.sort_by_key(|&(key, _)| key);
+    if found.is_empty() {
+        return Err(ClaimError::Full);
+    }
+    Ok(found.into_iter().map(|((.., node), kind)| Candidate { node, kind }).collect())
+}
+
+/// How this installation may take a slot; `None`: not at all. `kept`: members and owed nodes.
+fn judge(heartbeat: &Heartbeat, kept: NodeSet, node_uuid: Uuid, boot_id: Uuid) -> Option<ClaimKind> {
+    let active = heartbeat.state.is_active();
+    if (active || kept.contains(heartbeat.node)) && heartbeat.node_uuid == node_uuid {
+        let same_boot = heartbeat.boot_id == boot_id;
+        return Some(if same_boot { ClaimKind::OwnSameBoot } else { ClaimKind::OwnOtherBoot });
+    }
+    match active {
+        _ if kept.contains(heartbeat.node) => None,
+        false => Some(ClaimKind::Free),
+        true => Some(ClaimKind::Foreign { host: heartbeat.host.clone() }),
+    }
+}
+
+/// How far a claim is.
+#[derive(Clone, Debug)]
+enum Stage {
+    /// Only reading. `first`: the sector as it was when the slot was chosen.
+    Watching { first: Pulse },
+    /// Written; read back since then, or not yet.
+    Confirming { since: Option<BootTime> },
+    /// Ours.
+    Confirmed,
+}
+
+/// What a read means for a claim that has not written yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Watch {
+    /// Go on reading.
+    Wait,
+    /// Take it: write.
+    Take,
+    /// Somebody else is there.
+    Busy {
+        host: String,
+    },
+    Damaged,
+}
+
+/// The claim of one slot.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    candidate: Candidate,
+    node_uuid: Uuid,
+    stage: Stage,
+    /// No ballot before, because the slot was another's. `None` until the first good beat.
+    votes_from: Option<BootTime>,
+    /// No view existed when the slot was taken.
+    fresh_lockstate: bool,
+}
+
+impl Claim {
+    pub(super) fn new(candidate: Candidate, node_uuid: Uuid, region: &Region) -> Claim {
+        let sector = &region[candidate.node.index()];
+        let first = sector.as_ref().map_or(Pulse { incarnation: Default::default(), hb_seq: 0 }, Pulse::of);
+        Claim { candidate, node_uuid, stage: Stage::Watching { first }, votes_from: None, fresh_lockstate: false }
+    }
+
+    /// A read while nothing has been written yet. `unchanged_for_dead_time`: liveness's word on the own slot.
+    pub(super) fn watch(&mut self, region: &Region, unchanged_for_dead_time: bool) -> Watch {
+        let Stage::Watching { first } = &mut self.stage else { return Watch::Wait };
+        let Ok(sector) = &region[self.candidate.node.index()] else { return Watch::Damaged };
+        let view = newest_view(region);
+        let changed = Pulse::of(sector) != *first;
+        let kept = view.is_some_and(|view| NodeSet(view.members.0 | view.owed.0).contains(self.candidate.node));
+        let still = match self.candidate.kind {
+            // The old daemon of this boot may have written until its guard was released.
+            ClaimKind::OwnSameBoot => sector.node_uuid == self.node_uuid,
+            ClaimKind::OwnOtherBoot => !changed,
+            ClaimKind::Free => !changed && !kept && !sector.state.is_active(),
+            ClaimKind::Foreign { .. } => !changed && !kept,
+        };
+        if !still {
+            return Watch::Busy { host: sector.host.clone() };
+        }
+        if self.candidate.kind.waits() && !unchanged_for_dead_time {
+            return Watch::Wait;
+        }
+        self.fresh_lockstate = view.is_none();
+        self.stage = Stage::Confirming { since: None };
+        Watch::Take
+    }
+
+    /// A beat whose write and read were good. True when the slot has just been confirmed: read back over two
+    /// heartbeat periods.
+    pub(super) fn good_beat(&mut self, issued: BootTime, ended: BootTime, renew: Duration, dead: Duration) -> bool {
+        let Stage::Confirming { since } = &mut self.stage else { return false };
+        let Some(since) = *since else {
+            *since = Some(ended);
+            let wait = self.candidate.kind.was_anothers() && !self.fresh_lockstate;
+            self.votes_from = Some(if wait { ended + dead } else { ended });
+            return false;
+        };
+        if issued < since + renew * 2 {
+            return false;
+        }
+        self.stage = Stage::Confirmed;
+        true
+    }
+
+    pub(super) fn is_watching(&self) -> bool {
+        matches!(self.stage, Stage::Watching { .. })
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        matches!(self.stage, Stage::Confirmed)
+    }
+
+    /// Whether the slot's owner may cast ballots.
+    pub(super) fn may_vote(&self, now: BootTime) -> bool {
+        self.is_confirmed() && self.votes_from.is_some_and(|from| from <= now)
+    }
+
+    pub(super) fn votes_from(&self) -> Option<BootTime> {
+        self.votes_from.filter(|_| self.is_confirmed())
+    }
+}

@@ -1,0 +1,702 @@
+//! One node's part in the cluster: its slot, heartbeat and lease, its judgement of the others, and the views that they
+//! agree on through the disk (DESIGN sections 4 and 5). Locks are not known here.
+//!
+//! [`Cluster`] is a pure state machine: calls with the time go in, [`Action`]s are drained with [`Cluster::poll`] after
+//! every call, in order. `docs/protocol.md` tells the same story with pictures.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `claim` | which slot, and what to wait for before writing there |
+//! | `sector` | the own sector: handed out, written, found |
+//! | `lease` | how long this node may act |
+//! | `liveness` | silence of the others |
+//! | `fence` | when silence counts as gone |
+//! | `agreement` | Disk Paxos |
+//! | `policy` | who proposes which view, and when |
+//! | `beat` | what one turn of the heartbeat thread means |
+
+mod agreement;
+mod beat;
+mod claim;
+mod fence;
+mod lease;
+mod liveness;
+mod policy;
+mod sector;
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
+pub use claim::{Candidate, ClaimError, ClaimKind, candidates};
+pub use fence::FenceAckError;
+
+use crate::config::Config;
+use crate::event::{Event, StopReason};
+use crate::io::{ImageId, Region};
+use crate::rng::Rng;
+use crate::time::BootTime;
+use agreement::Proposer;
+use claim::Claim;
+use fence::{Fence, Verdict};
+use lease::Lease;
+use liveness::{Liveness, Pulse};
+use mxlock_format::{Epoch, Heartbeat, Incarnation, MAX_NODES, NodeId, NodeSet, NodeState, View};
+use policy::Mandate;
+use sector::{OwnSector, same_contents};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What the cluster wants done, or has found out.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Publish this as the own heartbeat.
+    Publish {
+        /// Its number.
+        image: ImageId,
+        /// Its contents.
+        heartbeat: Box<Heartbeat>,
+        /// Begin a beat at once.
+        urgent: bool,
+    },
+    /// Begin a beat at once: something is to be seen on disk.
+    Look,
+    /// The slot was read back over two heartbeat periods: it is ours.
+    SlotConfirmed,
+    /// A committed view that is newer than all before; ascending, but epochs may be skipped.
+    ViewLearned {
+        /// The view.
+        view: View,
+        /// This node's proposer brought it to its end.
+        own: bool,
+    },
+    /// The node is confirmed and its lease runs until then.
+    LeaseExtended {
+        /// End of the lease.
+        until: BootTime,
+    },
+    /// The lease ran out. The loss is latched (section 5). A master has resigned by it.
+    LeaseLost,
+    /// The latched loss ended: a view above it confirms this incarnation, whose locks stand.
+    LeaseRegained {
+        /// That view.
+        epoch: Epoch,
+    },
+    /// This node is to be (re)admitted: send `Join { above }` to the master, and again from time to time, until
+    /// [`Cluster::wants_join`] changes.
+    WantsJoin {
+        /// Only a view with a greater epoch will do.
+        above: Epoch,
+    },
+    /// To the master: a joiner is on disk; its `Join` is to be expected.
+    Joiner {
+        /// Its slot.
+        node: NodeId,
+        /// Which start of it.
+        incarnation: Incarnation,
+    },
+    /// To the master: a member's daemon was restarted. The old incarnation is gone; its locks are orphans.
+    MemberReplaced {
+        /// Its slot.
+        node: NodeId,
+        /// The new incarnation: a joiner.
+        incarnation: Incarnation,
+    },
+    /// To the master: the node is a member of the view; tell it with `Admitted { view }`.
+    Admitted {
+        /// Its slot.
+        node: NodeId,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// The view.
+        view: View,
+    },
+    /// This node was excluded: its locks are gone. It has a new incarnation and goes on as a joiner.
+    Excluded {
+        /// The view without it.
+        epoch: Epoch,
+    },
+    /// For the log.
+    Log(Event),
+    /// The daemon must end. Nothing follows.
+    Stop(StopReason),
+}
+
+/// Whether this incarnation is confirmed by a view, and so holds what its lease covers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// It is a joiner, or lost its lease. Only a view above `above` confirms it: the highest epoch that was committed
+    /// *or under way* in a region read after the loss. A proposal for a later one began after this node's new heartbeat
+    /// was on disk, so whoever made it cannot have taken this node for dead.
+    Wanting { above: Option<Epoch>, lost_at: BootTime },
+    /// Confirmed; the lease counts.
+    Confirmed,
+}
+
+/// The state machine of one node; see the module's text.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    identity: Identity,
+    renew: Duration,
+    dead: Duration,
+    rng: Rng,
+    now: BootTime,
+    stopped: bool,
+
+    claim: Claim,
+    sector: OwnSector,
+    lease: Lease,
+    liveness: Liveness,
+    fence: Fence,
+    proposer: Proposer,
+    mandate: Mandate,
+
+    /// The last region read.
+    region: Box<Region>,
+    view: Option<View>,
+    standing: Standing,
+    /// This incarnation was a member of a view.
+    admitted: bool,
+    state: NodeState,
+    /// `Member` or `Resigned` with this incarnation has been written.
+    member_on_disk: bool,
+    /// Mastership of a view up to this epoch is given up.
+    resigned_up_to: Option<Epoch>,
+    successor: Option<NodeId>,
+    writes_uncertain: bool,
+    leaving: bool,
+    stands_aside: bool,
+    recovery_hook: bool,
+    reachable: NodeSet,
+    lock_count: u64,
+
+    /// When this node stands for the election of this epoch.
+    stand_at: Option<(Epoch, BootTime)>,
+    /// Nodes whose link was lost: looked at often, until their heartbeat changes.
+    watched: [Option<(Pulse, BootTime)>; MAX_NODES],
+    next_look: Option<BootTime>,
+    late_warned: bool,
+    silent_reported: NodeSet,
+    blocked_reported: NodeSet,
+    damaged_before: NodeSet,
+    damaged_reported: NodeSet,
+    actions: VecDeque<Action>,
+}
+
+/// What never changes in the own heartbeat, but for the incarnation.
+#[derive(Clone, Debug)]
+struct Identity {
+    node: NodeId,
+    incarnation: Incarnation,
+    template: Heartbeat,
+}
+
+impl Cluster {
+    /// A node that is about to claim `candidate.node`, whose guard the driver holds; `region` is what
+    /// [`candidates`] was asked about. Nothing is published before the sector has been looked at again.
+    pub fn new(now: BootTime, config: &Config, candidate: Candidate, region: &Region) -> Cluster {
+        let timing = config.superblock.timing;
+        let [renew, lease, dead, suspect] = [timing.renew_ms, timing.lease_ms, timing.dead_ms, timing.suspect_ms]
+            .map(|ms| Duration::from_millis(ms.into()));
+        let node = candidate.node;
+        let template = Heartbeat {
+            node_uuid: config.node_uuid,
+            boot_id: config.boot_id,
+            host: config.host.clone(),
+            addresses: config.addresses.clone(),
+            protocols: mxlock_proto::peer::PEER_PROTOCOLS,
+            ..Heartbeat::empty(node, &config.superblock, Epoch(0))
+        };
+        Cluster {
+            identity: Identity { node, incarnation: config.incarnation, template },
+            renew,
+            dead,
+            rng: Rng::new(config.seed),
+            now,
+            stopped: false,
+            claim: Claim::new(candidate, config.node_uuid, region),
+            sector: OwnSector::default(),
+            lease: Lease::new(lease),
+            liveness: Liveness::new(renew, dead),
+            fence: Fence::new(config.fence_wait, suspect),
+            proposer: Proposer::new(node),
+            mandate: Mandate::default(),
+            region: Box::new(region.clone()),
+            view: None,
+            standing: Standing::Wanting { above: None, lost_at: now },
+            admitted: false,
+            state: NodeState::Joining,
+            member_on_disk: false,
+            resigned_up_to: None,
+            successor: None,
+            writes_uncertain: false,
+            leaving: false,
+            stands_aside: false,
+            recovery_hook: false,
+            reachable: NodeSet::EMPTY,
+            lock_count: 0,
+            stand_at: None,
+            watched: [None; MAX_NODES],
+            next_look: None,
+            late_warned: false,
+            silent_reported: NodeSet::EMPTY,
+            blocked_reported: NodeSet::EMPTY,
+            damaged_before: NodeSet::EMPTY,
+            damaged_reported: NodeSet::EMPTY,
+            actions: VecDeque::from([Action::Look]),
+        }
+    }
+
+    /// The next thing to do. Drain it after every other call.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Time has passed ([`Cluster::next_deadline`]).
+    pub fn on_time(&mut self, now: BootTime) {
+        self.enter(now);
+        if self.stopped {
+            return;
+        }
+        if self.next_look.is_some_and(|at| at <= now) {
+            self.next_look = None;
+            self.look_again(now);
+        }
+        self.warn_when_late(now);
+        self.decide(now);
+        self.flush(false);
+    }
+
+    /// When [`Cluster::on_time`] is to be called, at the latest.
+    pub fn next_deadline(&self) -> Option<BootTime> {
+        if self.stopped {
+            return None;
+        }
+        let lease = self.lease.until().filter(|_| self.standing == Standing::Confirmed);
+        let late = self.lease.last_good().filter(|_| !self.late_warned).map(|at| at + self.renew * 2);
+        let stand = self.stand_at.map(|(_, at)| at);
+        [
+            lease,
+            late,
+            stand,
+            self.proposer.retry_at,
+            self.proposer.banned_until,
+            self.claim.votes_from(),
+            self.next_look,
+        ]
+        .into_iter()
+        .flatten()
+        .filter(|&at| at > self.now)
+        .min()
+    }
+
+    // -- Orders --------------------------------------------------------------------------------------------------
+
+    /// As master: `node` has sent `Join { above }`. It is admitted, or confirmed, in a view above that epoch;
+    /// [`Action::Admitted`] follows when it is committed, at once if it already is.
+    ///
+    /// Nothing comes of it while the node's sector does not show that incarnation, or when the incarnation was a member
+    /// and was excluded: it will see so on disk, and come again as another one.
+    pub fn admit(&mut self, now: BootTime, node: NodeId, incarnation: Incarnation, above: Epoch) {
+        self.enter(now);
+        if self.stopped || !self.is_master(now) || node == self.node() {
+            return;
+        }
+        self.mandate.wish_admission(node, incarnation, above);
+        if self.heartbeat(node).is_none_or(|heartbeat| heartbeat.incarnation != incarnation) {
+            self.actions.push_back(Action::Look);
+        }
+        self.decide(now);
+        self.flush(false);
+    }
+
+    /// As master of a `Recovering` view: the table is rebuilt; go `Active`.
+    pub fn activate(&mut self, now: BootTime) {
+        self.enter(now);
+        if self.is_master(now) {
+            self.mandate.wish_activation();
+            self.decide(now);
+            self.flush(false);
+        }
+    }
+
+    /// As master: `node` has left for good and holds nothing.
+    pub fn release_member(&mut self, now: BootTime, node: NodeId) {
+        self.enter(now);
+        if self.is_master(now) && node != self.node() {
+            self.mandate.wish_release(node);
+            self.decide(now);
+            self.flush(false);
+        }
+    }
+
+    /// As master: the recovery hook of an excluded node has succeeded.
+    pub fn settle_owed(&mut self, now: BootTime, node: NodeId) {
+        self.enter(now);
+        if self.is_master(now) {
+            self.mandate.wish_settlement(node);
+            self.decide(now);
+            self.flush(false);
+        }
+    }
+
+    /// From the master, over the link: this incarnation is a member of `view`, which is committed.
+    pub fn admitted(&mut self, now: BootTime, view: View) {
+        self.enter(now);
+        if self.stopped || !self.claim.is_confirmed() || self.view.is_some_and(|known| known.epoch > view.epoch) {
+            return;
+        }
+        // Taken up first: it says who the master is, and a view without us must not be overlooked.
+        self.learn(now, view, false);
+        self.confirm(now, view);
+        self.flush(false);
+    }
+
+    /// As master: stop being it (planned handover, a failed record write). The core has stopped granting and drained its
+    /// writes. `uncertain`: one of them ended in an error or never ended, so that the successor must wait D.
+    pub fn resign(&mut self, now: BootTime, successor: Option<NodeId>, uncertain: bool) {
+        self.enter(now);
+        if self.is_master(now) {
+            self.give_up_mastership(successor, uncertain);
+            self.flush(true);
+        }
+    }
+
+    /// This node will not stand for election any more: it is about to stop.
+    pub fn stand_aside(&mut self) {
+        self.stands_aside = true;
+    }
+
+    /// Leave for good: [`StopReason::Left`] follows once a view without this node is committed and the sector says
+    /// `left`. A master with other members must have resigned before; the new master is to be asked for the release.
+    pub fn leave(&mut self, now: BootTime) {
+        self.enter(now);
+        if self.stopped {
+            return;
+        }
+        self.leaving = true;
+        self.leave_if_released();
+        if self.is_master(now) && self.view.is_some_and(|view| view.members == NodeSet::only(self.node())) {
+            self.mandate.wish_release(self.node());
+            self.decide(now);
+        }
+        self.flush(false);
+    }
+
+    /// An operator, or a fence agent, vouches that `node` is off. Void as soon as its heartbeat changes.
+    ///
+    /// # Errors
+    /// When the node is this one, is not known, or its heartbeat changed within 2R.
+    pub fn fence_ack(&mut self, now: BootTime, node: NodeId) -> Result<(), FenceAckError> {
+        self.enter(now);
+        if node == self.node() {
+            return Err(FenceAckError::OwnNode { node });
+        }
+        self.fence.ack(node, &self.liveness)?;
+        self.decide(now);
+        self.flush(false);
+        Ok(())
+    }
+
+    /// Nodes that this one has a live link with.
+    pub fn set_reachable(&mut self, nodes: NodeSet) {
+        self.reachable = nodes;
+    }
+
+    /// Locks of this node, for people.
+    pub fn set_lock_count(&mut self, count: u64) {
+        self.lock_count = count;
+    }
+
+    /// Whether a recovery hook is configured: then excluded nodes are `owed` until [`Cluster::settle_owed`].
+    pub fn set_recovery_hook(&mut self, configured: bool) {
+        self.recovery_hook = configured;
+    }
+
+    /// The link to `node` is lost, which by itself proves nothing: look at once and more often (section 5).
+    pub fn peer_lost(&mut self, now: BootTime, node: NodeId) {
+        self.enter(now);
+        if let Some(pulse) = self.liveness.pulse(node) {
+            self.watched[node.index()] = Some((pulse, now + self.dead * 2));
+            self.look_again(now);
+        }
+    }
+
+    /// Something was heard that is to be seen on disk.
+    pub fn look(&mut self, now: BootTime) {
+        self.enter(now);
+        if !self.stopped {
+            self.actions.push_back(Action::Look);
+        }
+    }
+
+    // -- Questions -----------------------------------------------------------------------------------------------
+
+    /// This node's slot.
+    pub fn node(&self) -> NodeId {
+        self.identity.node
+    }
+
+    /// This incarnation; an exclusion changes it.
+    pub fn incarnation(&self) -> Incarnation {
+        self.identity.incarnation
+    }
+
+    /// The newest committed view known.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// End of the lease; `None` while this incarnation is not confirmed (not yet admitted, or the loss is latched).
+    pub fn lease_until(&self) -> Option<BootTime> {
+        self.lease.until().filter(|_| self.standing == Standing::Confirmed)
+    }
+
+    /// I4: the newest view known names this incarnation, it has not resigned, and its lease is valid.
+    pub fn is_master(&self, now: BootTime) -> bool {
+        !self.stopped
+            && self.view.is_some_and(|view| self.is_me(view.master, view.master_incarnation))
+            && self.resigned_up_to.is_none()
+            && self.lease_until().is_some_and(|until| now < until)
+    }
+
+    /// This incarnation was admitted, is in the newest view known, and its sector says so on disk: it may have locks.
+    pub fn is_member(&self) -> bool {
+        !self.stopped
+            && self.admitted
+            && self.member_on_disk
+            && self.view.is_some_and(|view| view.members.contains(self.node()))
+    }
+
+    /// Whether the slot is ours.
+    pub fn is_slot_confirmed(&self) -> bool {
+        self.claim.is_confirmed()
+    }
+
+    /// While this node is to be (re)admitted: what to put into `Join`.
+    pub fn wants_join(&self) -> Option<Epoch> {
+        match self.standing {
+            Standing::Wanting { above, .. } if self.claim.is_confirmed() && !self.leaving && !self.stopped => above,
+            _ => None,
+        }
+    }
+
+    /// As master: the first epoch of this recovery, which is the stamp of its table (section 6).
+    pub fn recovering_epoch(&self) -> Option<Epoch> {
+        self.mandate.recovering_since()
+    }
+
+    /// The incarnation of a member: what this master admitted, else what the slot's sector says with its state.
+    pub fn member_incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        let view = self.view?;
+        if !view.members.contains(node) {
+            return None;
+        }
+        if node == self.node() {
+            return self.admitted.then_some(self.incarnation());
+        }
+        let heartbeat = self.heartbeat(node)?;
+        let by_memory = self.mandate.admitted(node) == Some(heartbeat.incarnation);
+        let by_sector = matches!(heartbeat.state, NodeState::Member | NodeState::Resigned);
+        (by_memory || by_sector).then_some(heartbeat.incarnation)
+    }
+
+    /// The node's heartbeat as last read; `None` when it is damaged.
+    pub fn heartbeat(&self, node: NodeId) -> Option<&Heartbeat> {
+        self.region[node.index()].as_ref().ok()
+    }
+
+    /// How long the node's heartbeat has not changed, on this clock.
+    pub fn silence(&self, node: NodeId, now: BootTime) -> Option<Duration> {
+        self.liveness.age(node, now)
+    }
+
+    /// Members that are silent and wait for `fence-ack`.
+    pub fn blocked_on(&self) -> Vec<NodeId> {
+        let Some(view) = self.view else { return Vec::new() };
+        let blocked = |&node: &NodeId| self.fence.verdict(node, &self.liveness) == Verdict::Blocked;
+        view.members.with(view.master).without(self.node()).iter().filter(blocked).collect()
+    }
+
+    /// Damaged heartbeat sectors: view changes wait for their repair.
+    pub fn damaged(&self) -> Vec<NodeId> {
+        NodeId::all().filter(|node| self.region[node.index()].is_err()).collect()
+    }
+
+    // -- The own state -------------------------------------------------------------------------------------------
+
+    fn is_me(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        node == self.node() && incarnation == self.incarnation()
+    }
+
+    fn log(&mut self, event: Event) {
+        self.actions.push_back(Action::Log(event));
+    }
+
+    fn stop(&mut self, reason: StopReason) {
+        if !self.stopped {
+            self.stopped = true;
+            self.actions.push_back(Action::Stop(reason));
+        }
+    }
+
+    /// Every call begins here: a lease that has run out is lost before anything else is believed (section 5).
+    fn enter(&mut self, now: BootTime) {
+        debug_assert!(now >= self.now, "time went back");
+        self.now = now;
+        if self.stopped || self.standing != Standing::Confirmed || self.lease.runs_at(now) {
+            return;
+        }
+        let was_master = self.view.is_some_and(|view| self.is_me(view.master, view.master_incarnation));
+        self.standing = Standing::Wanting { above: None, lost_at: now };
+        self.proposer.attempt = None;
+        self.actions.push_back(Action::LeaseLost);
+        self.log(Event::LeaseLost);
+        if was_master && self.resigned_up_to.is_none() {
+            self.give_up_mastership(None, false);
+            self.flush(true);
+        }
+    }
+
+    /// Sets `resigned`. Ours or others' proposals that name this node and may still be chosen do not bring it back.
+    fn give_up_mastership(&mut self, successor: Option<NodeId>, uncertain: bool) {
+        let Some(view) = self.view else { return };
+        self.proposer.attempt = None;
+        self.resigned_up_to = Some(view.epoch.max(self.proposer.block.instance));
+        self.successor = successor;
+        self.writes_uncertain |= uncertain;
+        self.state = NodeState::Resigned;
+        self.log(Event::Resigned { epoch: view.epoch, successor });
+    }
+
+    /// A view was committed.
+    fn learn(&mut self, now: BootTime, view: View, own: bool) {
+        if self.view.is_some_and(|known| known.epoch >= view.epoch) {
+            return;
+        }
+        let before = self.view.replace(view);
+        self.stand_at = None;
+        self.proposer.retry_at = None;
+        if let Some(attempt) = self.proposer.attempt.take_if(|attempt| attempt.instance <= view.epoch) {
+            self.log(Event::ElectionLost { epoch: attempt.instance });
+        }
+        self.log(Event::ViewCommitted { view, own_proposal: own });
+        self.actions.push_back(Action::ViewLearned { view, own });
+
+        let mine = self.is_me(view.master, view.master_incarnation);
+        let was_acting = before.is_some_and(|before| self.is_me(before.master, before.master_incarnation))
+            && self.standing == Standing::Confirmed
+            && self.resigned_up_to.is_none();
+        if !mine {
+            self.mandate = Mandate::default();
+            if self.state == NodeState::Resigned {
+                self.state = NodeState::Member;
+            }
+            self.resigned_up_to = None;
+            (self.successor, self.writes_uncertain) = (None, false);
+        } else if !was_acting {
+            let admitted = |node: NodeId| {
+                let heartbeat = self.heartbeat(node)?;
+                let says_so = matches!(heartbeat.state, NodeState::Member | NodeState::Resigned);
+                (view.members.contains(node) && says_so).then_some(heartbeat.incarnation)
+            };
+            self.mandate = Mandate::new(&view, std::array::from_fn(|i| admitted(NodeId::new(i as u32)?)));
+        } else if let Some(before) = before {
+            self.mandate_fulfilled(&before, &view);
+        }
+        if !view.members.contains(self.node()) {
+            self.leave_if_released();
+            if self.admitted && !self.leaving {
+                self.become_a_joiner_again(now, view.epoch);
+            }
+        } else if mine {
+            self.confirm(now, view);
+        }
+        if mine && self.standing == Standing::Confirmed && self.resigned_up_to.is_some_and(|up_to| up_to < view.epoch) {
+            self.resigned_up_to = None;
+            (self.successor, self.writes_uncertain) = (None, false);
+            self.state = NodeState::Member;
+        }
+        self.flush(own);
+    }
+
+    /// `view` names this incarnation as a member: by its master's word, or because this node is its master.
+    fn confirm(&mut self, now: BootTime, view: View) {
+        let Standing::Wanting { above, lost_at: _ } = self.standing else { return };
+        let newest = self.view.is_some_and(|known| known.epoch == view.epoch);
+        if !newest || !view.members.contains(self.node()) || above.is_none_or(|above| view.epoch <= above) {
+            return;
+        }
+        if !self.lease.runs_at(now) {
+            // The own I/O stalled since `above` was read: what was said then proves nothing any more.
+            self.standing = Standing::Wanting { above: None, lost_at: now };
+            return;
+        }
+        self.standing = Standing::Confirmed;
+        if self.admitted {
+            self.actions.push_back(Action::LeaseRegained { epoch: view.epoch });
+            self.log(Event::LeaseRegained { epoch: view.epoch });
+        }
+        self.admitted = true;
+        if self.state == NodeState::Joining {
+            self.state = NodeState::Member;
+        }
+        if let Some(until) = self.lease.until() {
+            self.actions.push_back(Action::LeaseExtended { until });
+        }
+        self.flush(true);
+    }
+
+    /// Excluded: what this incarnation held is lost. The node stays in its slot and comes again (section 5).
+    fn become_a_joiner_again(&mut self, now: BootTime, epoch: Epoch) {
+        self.identity.incarnation = Incarnation(self.rng.nonzero());
+        self.standing = Standing::Wanting { above: None, lost_at: now };
+        self.state = NodeState::Joining;
+        (self.admitted, self.member_on_disk) = (false, false);
+        self.resigned_up_to = None;
+        (self.successor, self.writes_uncertain) = (None, false);
+        self.proposer.attempt = None;
+        self.mandate = Mandate::default();
+        self.actions.push_back(Action::Excluded { epoch });
+        self.log(Event::Excluded { epoch });
+        self.flush(true);
+    }
+
+    /// Says `left` on disk once no view has this node.
+    fn leave_if_released(&mut self) {
+        let member = self.view.is_some_and(|view| view.members.contains(self.node()));
+        if self.leaving && !member && self.state != NodeState::Left {
+            if self.claim.is_watching() {
+                return self.stop(StopReason::Left);
+            }
+            self.state = NodeState::Left;
+            self.flush(true);
+        }
+    }
+
+    /// Hands out the own image if it has changed. Nothing before the slot may be written.
+    fn flush(&mut self, urgent: bool) {
+        if self.stopped || self.claim.is_watching() {
+            return;
+        }
+        let base = self.region.iter().flatten().map(|heartbeat| heartbeat.epoch).max().unwrap_or_default();
+        let image = Heartbeat {
+            incarnation: self.identity.incarnation,
+            state: self.state,
+            epoch: self.view.map_or(base, |view| view.epoch),
+            view: self.view,
+            block: self.proposer.block,
+            reachable: self.reachable,
+            lock_count: self.lock_count,
+            successor: self.successor,
+            writes_uncertain: self.writes_uncertain,
+            ..self.identity.template.clone()
+        };
+        if self.sector.newest().is_some_and(|newest| same_contents(newest, &image)) {
+            return;
+        }
+        let id = self.sector.hand_out(image.clone());
+        self.proposer.published(id);
+        self.actions.push_back(Action::Publish { image: id, heartbeat: Box::new(image), urgent });
+    }
+}

@@ -1,0 +1,97 @@
+//! The own heartbeat sector: what was handed out, and whether the disk holds it (DESIGN section 4, I6).
+
+use crate::io::{BeatWrite, ImageId};
+use crate::time::BootTime;
+use mxlock_format::{Heartbeat, HeartbeatError, Incarnation};
+use std::collections::VecDeque;
+
+use super::liveness::Pulse;
+
+/// What the own sector was found to hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Found {
+    /// Exactly what this beat wrote.
+    AsWritten,
+    /// An earlier write of ours that had failed, or one whose end is not known: the next beat replaces it.
+    OwnOlder,
+    /// Another daemon's.
+    Foreign(Incarnation),
+    /// Damaged, or our own with contents that we never wrote.
+    Changed,
+}
+
+/// What this node has handed out, and what came of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OwnSector {
+    last_id: u64,
+    /// Images that the thread may be writing now, or write next; the newest last.
+    handed_out: VecDeque<(ImageId, Heartbeat)>,
+    /// What the last write that succeeded left.
+    written: Option<Pulse>,
+    /// Writes that ended in an error: they may land late.
+    uncertain: VecDeque<(Pulse, BootTime)>,
+}
+
+impl OwnSector {
+    pub(super) fn newest(&self) -> Option<&Heartbeat> {
+        self.handed_out.back().map(|(_, heartbeat)| heartbeat)
+    }
+
+    /// Gives the image a number.
+    pub(super) fn hand_out(&mut self, heartbeat: Heartbeat) -> ImageId {
+        self.last_id += 1;
+        let id = ImageId(self.last_id);
+        self.handed_out.push_back((id, heartbeat));
+        id
+    }
+
+    /// The image with this number, if it was handed out and is not outdated.
+    pub(super) fn image(&self, id: ImageId) -> Option<&Heartbeat> {
+        self.handed_out.iter().find(|(other, _)| *other == id).map(|(_, heartbeat)| heartbeat)
+    }
+
+    /// A write ended. `forget_before`: failed writes older than this cannot land any more (A2).
+    pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, forget_before: BootTime) {
+        // The thread always writes the newest image, so older ones are never written again.
+        while self.handed_out.front().is_some_and(|&(id, _)| id < write.image) {
+            self.handed_out.pop_front();
+        }
+        let Some(image) = self.image(write.image) else { return };
+        let pulse = Pulse { incarnation: image.incarnation, hb_seq: write.hb_seq };
+        while self.uncertain.front().is_some_and(|&(_, at)| at < forget_before) {
+            self.uncertain.pop_front();
+        }
+        match write.result {
+            Ok(()) => self.written = Some(pulse),
+            Err(_) => self.uncertain.push_back((pulse, now)),
+        }
+    }
+
+    /// Compares the own sector, as read after `write` had ended, with what was written.
+    pub(super) fn check(&self, write: &BeatWrite, found: &Result<Heartbeat, HeartbeatError>) -> Found {
+        let Ok(found) = found else {
+            return if write.result.is_ok() { Found::Changed } else { Found::OwnOlder };
+        };
+        let pulse = Pulse::of(found);
+        let older = self.uncertain.iter().any(|&(uncertain, _)| uncertain == pulse);
+        let Some(image) = self.image(write.image) else { return Found::Changed };
+        match write.result {
+            Ok(()) if pulse.hb_seq == write.hb_seq && same_contents(image, found) => Found::AsWritten,
+            Ok(()) if older => Found::OwnOlder,
+            Err(_) if older || self.written.is_none_or(|written| written == pulse) => Found::OwnOlder,
+            _ if found.incarnation != image.incarnation => Found::Foreign(found.incarnation),
+            _ => Found::Changed,
+        }
+    }
+}
+
+/// Equal but for what the heartbeat thread stamps.
+pub(super) fn same_contents(image: &Heartbeat, found: &Heartbeat) -> bool {
+    let stamped = Heartbeat {
+        hb_seq: found.hb_seq,
+        timestamp_ms: found.timestamp_ms,
+        boottime_ns: found.boottime_ns,
+        ..image.clone()
+    };
+    stamped == *found
+}
