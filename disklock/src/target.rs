@@ -87,6 +87,21 @@ fn is_mount_point(directory: &Path) -> bool {
     }
 }
 
+/// What a lockstate at `path`, which need not exist yet, would be on.
+///
+/// # Errors
+/// [`DiskError::Io`] where there is no directory for it.
+pub fn medium_at(path: &Path) -> Result<Medium, DiskError> {
+    match kind_of(path) {
+        Ok(kind) => medium(path, kind),
+        Err(_) if path.is_dir() => medium(path, TargetKind::File),
+        Err(_) => {
+            let beside = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            medium(beside, TargetKind::File)
+        }
+    }
+}
+
 /// Judges the file system that holds `path`, which must exist.
 pub(crate) fn medium(path: &Path, kind: TargetKind) -> Result<Medium, DiskError> {
     if kind == TargetKind::Device {

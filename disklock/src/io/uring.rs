@@ -366,3 +366,74 @@ impl Drop for UringLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::open_event_loop;
+    use mxlock_format::SectorSize;
+
+    const GEOMETRY: Geometry = Geometry { sector: SectorSize::S512, slot_count: 64 };
+
+    /// Makes io_uring_setup fail with EPERM for the calling thread, as container runtimes do.
+    fn forbid_io_uring() {
+        nix::sys::prctl::set_no_new_privs().unwrap();
+        let statement = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+        let filter = [
+            // The system call's number is the first field of seccomp_data.
+            statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_io_uring_setup as u32, 0, 1),
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32, 0, 0),
+            statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program and the filter live across the call, which copies them.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+        assert_eq!(set, 0, "{}", io::Error::last_os_error());
+    }
+
+    /// Issue 2, item 3: automatic fall-back where io_uring is forbidden.
+    #[test]
+    fn a_seccomp_filter_makes_it_fall_back() {
+        assert_eq!(probe_uring(), Ok(()), "this machine has io_uring");
+        // The filter holds for this thread alone, and for those that it starts.
+        std::thread::spawn(|| {
+            forbid_io_uring();
+            let reason = probe_uring().unwrap_err();
+            assert!(reason.contains("io_uring_setup: Operation not permitted"), "{reason}");
+
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(GEOMETRY.total_bytes()).unwrap();
+            let mut fallback = open_event_loop(Backend::Uring, file, GEOMETRY).unwrap();
+            assert_eq!(fallback.backend(), Backend::Threads);
+            fallback.write(RecordWrite { io: 1, slot: 3, image: None, deadline_ns: None });
+            let (mut done, mut events) = (Vec::new(), Vec::new());
+            while fallback.in_flight() > 0 {
+                fallback.wait(Some(Duration::from_secs(1)), &mut events).unwrap();
+                fallback.completions(&mut done);
+            }
+            assert!(matches!(done[..], [RecordDone::Written { io: 1, result: Ok(()) }]));
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// More requests than the rings have room for.
+    #[test]
+    fn a_full_submission_queue_is_no_error() {
+        let file = tempfile::tempfile().unwrap();
+        let mut io = UringLoop::new(&file, GEOMETRY).unwrap();
+        let kicks: Vec<_> = (0..10).map(|_| nix::sys::eventfd::EventFd::from_value(1).unwrap()).collect();
+        let count = 3 * COMPLETION_ENTRIES as usize;
+        for token in 0..count {
+            io.poll_readable(std::os::fd::AsFd::as_fd(&kicks[token % kicks.len()]), token as u64);
+        }
+        let mut events = Vec::new();
+        while events.len() < count {
+            io.wait(Some(Duration::from_secs(5)), &mut events).unwrap();
+        }
+        let mut tokens: Vec<u64> = events.iter().map(|e| e.token).collect();
+        tokens.sort_unstable();
+        assert!(tokens.into_iter().eq(0..count as u64));
+    }
+}
