@@ -1,0 +1,3 @@
+//! run
+mod process;
+mod status_fd;
