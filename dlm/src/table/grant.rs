@@ -38,29 +38,28 @@ pub(super) enum Verdict {
 
 impl<P> Table<P> {
     /// Can `wanted`, or its alternative, be granted? (`can_be_granted` in the kernel, without its side effects.)
+    ///
+    /// The kernel looks for a conversion deadlock before it tries the alternative, and looks again whenever the queues are
+    /// served. Here the alternative comes first, since it is what the caller asked for and would be granted later anyway;
+    /// and nobody who waits already loses a mode because of a request that came after.
     pub(super) fn judge(&self, r: u32, ask: &Ask, wanted: Mode) -> Verdict {
         if self.grantable(r, ask, wanted) {
             return Verdict::Grant { mode: wanted, alternative: false };
         }
-        // Once it is queued, a deadlock only matters to those that do something else then.
-        let matters = ask.first
-            || [LockFlags::CONVDEADLK, LockFlags::ALTPR, LockFlags::ALTCW].into_iter().any(|f| ask.flags.contains(f));
-        if matters && !ask.flags.contains(LockFlags::NOQUEUE) && self.deadlocks(r, ask, wanted) {
-            return Verdict::Deadlock;
-        }
         let alternative = match wanted {
-            mode if mode != Mode::PR && ask.flags.contains(LockFlags::ALTPR) => Mode::PR,
-            mode if mode != Mode::CW && ask.flags.contains(LockFlags::ALTCW) => Mode::CW,
-            _ => return Verdict::Wait,
+            mode if mode != Mode::PR && ask.flags.contains(LockFlags::ALTPR) => Some(Mode::PR),
+            mode if mode != Mode::CW && ask.flags.contains(LockFlags::ALTCW) => Some(Mode::CW),
+            _ => None,
         };
-        if self.grantable(r, ask, alternative) {
-            return Verdict::Grant { mode: alternative, alternative: true };
+        match alternative {
+            Some(mode) if self.grantable(r, ask, mode) => Verdict::Grant { mode, alternative: true },
+            _ if ask.first && !ask.flags.contains(LockFlags::NOQUEUE) && self.deadlocks(r, ask) => Verdict::Deadlock,
+            _ => Verdict::Wait,
         }
-        Verdict::Wait
     }
 
     /// The grant test of section 7, in its order.
-    pub(super) fn grantable(&self, r: u32, ask: &Ask, mode: Mode) -> bool {
+    fn grantable(&self, r: u32, ask: &Ask, mode: Mode) -> bool {
         if ask.flags.contains(LockFlags::EXPEDITE) {
             return true;
         }
@@ -128,24 +127,13 @@ impl<P> Table<P> {
         false
     }
 
-    /// Whether the conversion and another one wait for each other (`conversion_deadlock_detect`): an earlier one is
-    /// blocked by the mode held here; or, among queued ones, a later one and this block each other. At the first try all
-    /// queued conversions are earlier.
-    fn deadlocks(&self, r: u32, ask: &Ask, wanted: Mode) -> bool {
+    /// Whether a new conversion holds what one that is queued already waits for (`conversion_deadlock_detect`). Since none
+    /// of those is let in, all that wait do so for earlier ones, and never in a circle.
+    fn deadlocks(&self, r: u32, ask: &Ask) -> bool {
         let Some(held) = ask.granted else { return false };
-        let mut ahead = true;
-        for (i, other) in self.walk(r, Queue::Converting) {
-            if i == ask.me {
-                ahead = false;
-                continue;
-            }
-            let (Some(its_held), Some(its_wanted)) = (other.granted, other.wanted) else { continue };
-            let blocks_it = other.range.overlaps(ask.range) && !held.compatible(its_wanted);
-            if blocks_it && (ahead || !its_held.compatible(wanted)) {
-                return true;
-            }
-        }
-        false
+        self.walk(r, Queue::Converting).any(|(_, other)| {
+            other.range.overlaps(ask.range) && other.wanted.is_some_and(|wanted| !held.compatible(wanted))
+        })
     }
 
     /// Serves the queues of a resource after a change: grants what can be granted, then sends the notices that the new
@@ -165,10 +153,6 @@ impl<P> Table<P> {
             i = match self.judge(r, &ask, wanted) {
                 Verdict::Grant { mode, alternative } => {
                     self.grant_queued(i, mode, alternative, effects);
-                    self.list(r, Queue::Converting).head
-                }
-                Verdict::Deadlock if ask.flags.contains(LockFlags::CONVDEADLK) => {
-                    self.demote(i, effects);
                     self.list(r, Queue::Converting).head
                 }
                 Verdict::Deadlock | Verdict::Wait => self.next_to_try(r, i),

@@ -2,7 +2,7 @@
 
 use super::entry::Res;
 use super::{LvbTransfer, LvbUpdate, Table};
-use mxlock_format::{Lvb, LvbSequence, Mode};
+use mxlock_format::{Lvb, LvbSequence, Mode, Resource};
 
 /// Which way the value goes when a lock passes from mode `was` to `now`. Read: any new lock, NL to any, CR, CW and PR to
 /// themselves or up, PW to EX. Written: PW to itself or down, EX to any. PR to CW is neither.
@@ -33,6 +33,22 @@ impl<P> Table<P> {
         let sequence = LvbSequence { epoch: self.epoch, n: self.lvb_writes };
         self.share(r).lvb = Some(Box::new(Lvb { bytes, sequence, valid }));
         LvbTransfer::Written
+    }
+
+    /// Changes the value block of a resource without touching a lock: for a holder of PW or EX that is known to be dead
+    /// and whose locks leave only when their records are cleared (DESIGN section 5, order on a death).
+    pub fn update_value(&mut self, resource: &Resource, update: LvbUpdate) -> LvbTransfer {
+        match self.find_resource(resource) {
+            Some(r) => self.update_lvb(r, update),
+            None => LvbTransfer::None,
+        }
+    }
+
+    /// Takes over a value block from a record of a lock that is gone itself, unless a newer one is known.
+    pub fn restore_value(&mut self, resource: &Resource, lvb: Lvb) {
+        if let Some(r) = self.find_resource(resource) {
+            self.restore_lvb(r, lvb);
+        }
     }
 
     /// Takes over a value block from a record, unless a newer one is known. Of two with one sequence, the one that is not

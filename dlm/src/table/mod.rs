@@ -183,10 +183,7 @@ impl<P> Table<P> {
                 self.serve_converting(r, effects);
                 after = self.place_conversion(r, mode, range, position, at_head);
                 ask = Ask { granted: Some(Mode::NL), after, ..ask };
-                verdict = match self.grantable(r, &ask, mode) {
-                    true => Verdict::Grant { mode, alternative: false },
-                    false => Verdict::Wait,
-                };
+                verdict = self.judge(r, &ask, mode);
             } else if !flags.contains(LockFlags::NODLCKWT) {
                 return Ok(Outcome::Denied(DenyReason::Deadlock));
             }
@@ -220,8 +217,8 @@ impl<P> Table<P> {
             // something else happens.)
             self.serve_waiting(r, effects);
         }
-        self.notify_holders(r, i, range, mode, effects);
         self.notify_fresh(effects);
+        self.notify_holders(r, i, range, mode, effects);
         Ok(Outcome::Queued { position, demoted })
     }
 

@@ -25,18 +25,15 @@ impl<P> Table<P> {
         wanted: Mode,
         effects: &mut Vec<Effect>,
     ) {
-        // If somebody else waits for this mode or a stronger one, all have been told.
-        if let Some(more) = &self.resources[r].more
-            && more.ranged == 0
-            && range == ByteRange::ALL
-        {
+        // If somebody else waits for this mode or a stronger one, all have been told but that one itself, which cannot be
+        // in the granted queue. So a long queue of readers is not asked again for each writer that joins.
+        let told_already = self.resources[r].more.as_ref().is_some_and(|more| {
             let queued = me != NIL && self.locks[me].queue != Queue::Granted;
             let mine = if queued { ModeSet::from_iter([wanted]) } else { ModeSet::EMPTY };
-            if more.wanted.modes_except(mine).covers(wanted) {
-                return;
-            }
-        }
-        for queue in [Queue::Granted, Queue::Converting] {
+            more.ranged == 0 && range == ByteRange::ALL && more.wanted.modes_except(mine).covers(wanted)
+        });
+        let queues: &[Queue] = if told_already { &[Queue::Converting] } else { &[Queue::Granted, Queue::Converting] };
+        for &queue in queues {
             let mut i = self.list(r, queue).head;
             while i != NIL {
                 let holder = &self.locks[i];

@@ -44,7 +44,7 @@ impl<P> Table<P> {
             payload,
         };
         let i = self.add_lock(lock, self.hasher.hash_one(id));
-        self.link_home(i);
+        self.link_home(i, false);
         if let Some(lvb) = lvb {
             self.restore_lvb(r, lvb);
         }
@@ -104,7 +104,7 @@ impl<P> Table<P> {
         (entry.granted, entry.wanted, entry.standing) = (granted, wanted, standing);
         entry.demoted &= wanted.is_some();
         let (r, range) = (entry.resource, entry.range);
-        self.link_home(i);
+        self.link_home(i, true);
         self.end_deadlocks(r, effects);
         self.serve(r, effects);
         self.notify_holder(i, effects);
@@ -115,16 +115,17 @@ impl<P> Table<P> {
         Ok(())
     }
 
-    /// Links lock `i` into the queue that its modes and standing call for, by position.
-    fn link_home(&mut self, i: u32) {
+    /// Links lock `i` into the queue that its modes and standing call for, by position. A conversion that joins others
+    /// that are in `service` must not make one of them wait for ever.
+    fn link_home(&mut self, i: u32, service: bool) {
         let Lock { id, resource: r, range, position, wanted, .. } = self.locks[i];
         let queue = self.locks[i].home();
         let mut after = match queue {
             Queue::Granted => return self.link_granted(i),
-            Queue::Waiting => self.place(r, queue, position, false),
-            Queue::Converting => {
+            Queue::Converting if service => {
                 self.place_conversion(r, wanted.expect("a converting lock wants a mode"), range, position, false)
             }
+            Queue::Converting | Queue::Waiting => self.place(r, queue, position, false),
         };
         while after != NIL && self.locks[after].position == position && self.locks[after].id > id {
             after = self.locks[after].prev;

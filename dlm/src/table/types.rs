@@ -16,9 +16,9 @@ pub struct Request<P> {
     pub flags: LockFlags,
     /// Which bytes of the resource; `ByteRange::ALL` for a lock without a range.
     pub range: ByteRange,
-    /// The place in the queue: queues are sorted by it. The caller hands out growing numbers, starting high enough
-    /// (`1 << 32`) that HEADQUE finds smaller ones, and passes an old number again for a request that is sent again after
-    /// a failover (I8).
+    /// The place in the queue: queues are sorted by it. The caller hands out growing numbers, no two the same, and passes an
+    /// old number again for a request that is sent again after a failover (I8). HEADQUE takes numbers in front of those:
+    /// start high (`1 << 32`) and go in steps (of 16), so that there are some.
     pub position: u64,
     /// Whatever the caller wants to keep with the lock.
     pub payload: P,

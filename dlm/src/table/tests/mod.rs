@@ -3,6 +3,9 @@
 use super::*;
 use mxlock_format::{ByteRange, QualifiedName, SessionId};
 
+mod model;
+mod random;
+mod recovery;
 mod rules;
 
 pub(super) fn id(seq: u64) -> LockId {
