@@ -163,7 +163,7 @@ fn permissions_decide_who_opens() {
     assert_eq!(fs::metadata(path).unwrap().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
     if !nix::unistd::geteuid().is_root() {
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
         assert_eq!(code(&open(path).unwrap_err()), 77);
     }
 }
