@@ -1,7 +1,7 @@
 //! The frame around every program: arguments in, exit code out, man pages and completions.
 
 use super::failure::{Code, Failure};
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{Parser, error::ErrorKind};
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;

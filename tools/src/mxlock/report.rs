@@ -393,20 +393,20 @@ impl LocksJson {
 
 /// The command names of lock holders. Only this machine's processes can be looked up.
 pub(crate) struct Commands {
-    here: NodeId,
+    here: Option<NodeId>,
     names: HashMap<Process, String>,
 }
 
 impl Commands {
-    /// Looks the holders on node `here` up in /proc; a process with another start time is another one.
-    pub(crate) fn look_up(here: NodeId, locks: &[Lock]) -> Commands {
-        let processes = locks.iter().filter(|lock| lock.node == here).map(|lock| lock.process);
+    /// Looks the holders on this machine's node `here` up in /proc; a process with another start time is another one.
+    pub(crate) fn look_up(here: Option<NodeId>, locks: &[Lock]) -> Commands {
+        let processes = locks.iter().filter(|lock| Some(lock.node) == here).map(|lock| lock.process);
         let names = processes.filter_map(|process| Some((process, command_name(process)?))).collect();
         Commands { here, names }
     }
 
     fn of(&self, lock: &Lock) -> Option<&str> {
-        if lock.node != self.here {
+        if Some(lock.node) != self.here {
             return None;
         }
         self.names.get(&lock.process).map(String::as_str)
@@ -536,7 +536,7 @@ table       4 of 65536 slots used
         assert_eq!((&shown["incarnation"], &shown["epoch"]), (&"18446744073709551615".into(), &"498002".into()));
         assert_eq!((&shown["condition"], &shown["ready"]), (&"ready".into(), &true.into()));
         let locks = [lock(b"a\xff", LockState::Granted)];
-        let commands = Commands { here: node(0), names: HashMap::new() };
+        let commands = Commands { here: Some(node(0)), names: HashMap::new() };
         let shown = serde_json::to_value(LocksJson::new(&locks, &commands)).unwrap();
         let shown = &shown["locks"][0];
         assert_eq!((&shown["token"], &shown["name_hex"]), (&"5".into(), &"61ff".into()));
@@ -576,7 +576,8 @@ NODE  STATE   ROLE    HOST   ADDRESSES                          HEARTBEAT  TCP  
             range: ByteRange::new(0, 9),
             ..lock(b"a", LockState::Waiting)
         };
-        let commands = Commands { here: node(1), names: HashMap::from([(waiting.process, "backup.sh".to_owned())]) };
+        let commands =
+            Commands { here: Some(node(1)), names: HashMap::from([(waiting.process, "backup.sh".to_owned())]) };
         let granted = Lock { node: node(2), lvb: Some(vec![1, 2]), orphan: true, ..lock(b"a", LockState::Converting) };
         assert_eq!(
             locks(&[granted, waiting], &commands),
