@@ -30,6 +30,8 @@ pub struct Config {
     pub clear_behind_ms: u32,
     /// The daemon's user: with uid 0 the one that may administrate.
     pub uid: u32,
+    /// The daemon's process id, for `mxlock-bench`.
+    pub pid: u32,
     /// For `status`: where the lockstate is.
     pub lockstate: String,
     /// For `status`: how I/O is done.

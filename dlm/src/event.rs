@@ -18,34 +18,106 @@ pub enum Severity {
 #[non_exhaustive]
 #[allow(missing_docs)]
 pub enum Event {
-    SlotClaimed { node: NodeId, incarnation: Incarnation },
-    SlotConfirmed { node: NodeId },
-    NodeSilent { node: NodeId, silent_ms: u64 },
-    NodeGone { node: NodeId, why: GoneReason },
-    FencingBlocked { node: NodeId },
-    ElectionStarted { epoch: Epoch },
+    SlotClaimed {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
+    SlotConfirmed {
+        node: NodeId,
+    },
+    NodeSilent {
+        node: NodeId,
+        silent_ms: u64,
+    },
+    NodeGone {
+        node: NodeId,
+        why: GoneReason,
+    },
+    FencingBlocked {
+        node: NodeId,
+    },
+    ElectionStarted {
+        epoch: Epoch,
+    },
     /// A proposal met a higher ballot or a newer view and was given up.
-    ElectionLost { epoch: Epoch },
+    ElectionLost {
+        epoch: Epoch,
+    },
     /// A proposer found a value that another ballot may have chosen, and carries it on.
-    ValueAdopted { epoch: Epoch, from: NodeId },
-    ViewCommitted { view: View, own_proposal: bool },
+    ValueAdopted {
+        epoch: Epoch,
+        from: NodeId,
+    },
+    ViewCommitted {
+        view: View,
+        own_proposal: bool,
+    },
     LeaseLost,
-    LeaseRegained { epoch: Epoch },
-    Excluded { epoch: Epoch },
-    Resigned { epoch: Epoch, successor: Option<NodeId> },
-    Isolated { master: NodeId },
-    DamagedHeartbeat { node: NodeId, reason: String },
-    TableRead { records: u64, stale: u64, damaged: u64 },
-    RecoveryReports { reported: NodeSet, possible: NodeSet, locks: u64, waiters: u64, possible_holders: u64 },
-    RecoveryDone { epoch: Epoch, locks: u64 },
-    Purged { node: NodeId, locks: u64 },
-    LateReport { node: NodeId, locks: u64, dropped: u64 },
-    ClaimsJudged { node: NodeId, standing: u64, released: u64 },
-    OrphanExpired { node: NodeId, locks: u64 },
-    ScrubRepaired { slot: u32 },
-    WriteFailed { slot: u32, fault: String },
-    HeartbeatLate { late_ms: u64 },
-    PeerFault { node: NodeId, fault: PeerFault },
+    LeaseRegained {
+        epoch: Epoch,
+    },
+    Excluded {
+        epoch: Epoch,
+    },
+    Resigned {
+        epoch: Epoch,
+        successor: Option<NodeId>,
+    },
+    Isolated {
+        master: NodeId,
+    },
+    DamagedHeartbeat {
+        node: NodeId,
+        reason: String,
+    },
+    TableRead {
+        records: u64,
+        stale: u64,
+        damaged: u64,
+    },
+    RecoveryReports {
+        reported: NodeSet,
+        possible: NodeSet,
+        locks: u64,
+        waiters: u64,
+        possible_holders: u64,
+    },
+    RecoveryDone {
+        epoch: Epoch,
+        locks: u64,
+    },
+    Purged {
+        node: NodeId,
+        locks: u64,
+    },
+    LateReport {
+        node: NodeId,
+        locks: u64,
+        dropped: u64,
+    },
+    ClaimsJudged {
+        node: NodeId,
+        standing: u64,
+        released: u64,
+    },
+    OrphanExpired {
+        node: NodeId,
+        locks: u64,
+    },
+    ScrubRepaired {
+        slot: u32,
+    },
+    WriteFailed {
+        slot: u32,
+        fault: String,
+    },
+    HeartbeatLate {
+        late_ms: u64,
+    },
+    PeerFault {
+        node: NodeId,
+        fault: PeerFault,
+    },
 }
 
 /// Why a node is gone as master and member (section 4).
@@ -97,10 +169,9 @@ impl Event {
     /// How important it is.
     pub fn severity(&self) -> Severity {
         match self {
-            Event::LeaseLost
-            | Event::Excluded { .. }
-            | Event::DamagedHeartbeat { .. }
-            | Event::WriteFailed { .. } => Severity::Error,
+            Event::LeaseLost | Event::Excluded { .. } | Event::DamagedHeartbeat { .. } | Event::WriteFailed { .. } => {
+                Severity::Error
+            }
             Event::NodeSilent { .. }
             | Event::FencingBlocked { .. }
             | Event::Isolated { .. }
@@ -131,20 +202,17 @@ impl fmt::Display for Event {
                     GoneReason::Left => "it left",
                 }
             ),
-            Event::FencingBlocked { node } => write!(
-                f,
-                "blocked on fencing node {node}: switch it off and run 'mxlock fence-ack {node} --yes'"
-            ),
+            Event::FencingBlocked { node } => {
+                write!(f, "blocked on fencing node {node}: switch it off and run 'mxlock fence-ack {node} --yes'")
+            }
             Event::ElectionStarted { epoch } => write!(f, "standing for election in epoch {epoch}"),
             Event::ElectionLost { epoch } => write!(f, "gave up the proposal for epoch {epoch}: another one is ahead"),
             Event::ValueAdopted { epoch, from } => {
                 write!(f, "carrying on the proposal of node {from} for epoch {epoch}")
             }
-            Event::ViewCommitted { view, .. } => write!(
-                f,
-                "view {}: master {}, {:?}, members {:?}",
-                view.epoch, view.master, view.phase, view.members
-            ),
+            Event::ViewCommitted { view, .. } => {
+                write!(f, "view {}: master {}, {:?}, members {:?}", view.epoch, view.master, view.phase, view.members)
+            }
             Event::LeaseLost => write!(f, "the lease is lost: no lock is granted until this node is confirmed"),
             Event::LeaseRegained { epoch } => write!(f, "the lease is regained: confirmed in view {epoch}"),
             Event::Excluded { epoch } => {

@@ -228,6 +228,11 @@ pub enum Output {
         /// What is wrong with it.
         reason: String,
     },
+    /// This node goes on under another incarnation: drop all links, and present this one from now on.
+    NewIncarnation {
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
     /// Keep links with exactly these peers.
     Peers(Vec<PeerAddress>),
     /// Send a frame; without a link it is dropped (the core sends it again after `PeerUp`).

@@ -2,6 +2,16 @@
 //!
 //! No I/O, no clock, no thread, no randomness of its own, no unsafe code: inputs and the time go in, outputs come out.
 //! The daemon carries them out on a real disk, the simulator in `tests/sim` on a fake one; it is the same code.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`Core`] (`node.rs`) | one node: passes inputs to the machines below and their words to each other |
+//! | [`cluster`] | slot claims, own heartbeat, lease, judging others, Disk Paxos, views, elections, fencing |
+//! | `link` | delivery to a peer once and in order |
+//! | `member` | this node's sessions and their locks |
+//! | `master` | the lock table, its records on disk, recovery |
+//! | [`table`] | the queues and their rules |
+//! | `slots` | mirror of the sectors, placement |
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +20,17 @@ pub mod config;
 pub mod event;
 pub mod io;
 pub mod limits;
-pub mod rng;
+mod link;
+mod master;
+mod member;
+mod node;
+mod rng;
+mod slots;
 pub mod table;
 pub mod time;
+
+pub use node::Core;
+pub use slots::Mirror;
+
+/// A map whose order depends on what was put in, and on nothing else.
+type Map<K, V> = hashbrown::HashMap<K, V, std::hash::BuildHasherDefault<fnv::FnvHasher>>;

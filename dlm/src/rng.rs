@@ -4,16 +4,16 @@ use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood 2014): every seed is a good one, and the state is eight bytes. Not for secrets.
 #[derive(Clone, Debug)]
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     /// A generator for this seed.
-    pub const fn new(seed: u64) -> Rng {
+    pub(crate) const fn new(seed: u64) -> Rng {
         Rng(seed)
     }
 
     /// 64 random bits.
-    pub fn next_u64(&mut self) -> u64 {
+    pub(crate) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -22,7 +22,7 @@ impl Rng {
     }
 
     /// 64 random bits that are not all zero: an id where 0 means "none".
-    pub fn nonzero(&mut self) -> u64 {
+    pub(crate) fn nonzero(&mut self) -> u64 {
         loop {
             let value = self.next_u64();
             if value != 0 {
@@ -32,12 +32,12 @@ impl Rng {
     }
 
     /// A number below `bound`; 0 when `bound` is 0. The bias is below `bound / 2^64`.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A time below `bound`.
-    pub fn duration_below(&mut self, bound: Duration) -> Duration {
+    pub(crate) fn duration_below(&mut self, bound: Duration) -> Duration {
         Duration::from_nanos(self.below(u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX)))
     }
 }

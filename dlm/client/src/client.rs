@@ -199,7 +199,7 @@ impl Client {
         check_lvb(lvb)?;
         let mut session = self.session.borrow_mut();
         session.make_room()?;
-        if session.table.get(seq).is_none_or(|entry| entry.lost.is_some()) {
+        if session.table.living(seq).is_none() {
             return Err(no_such_lock(seq));
         }
         if !session.table.is_pending(seq, UNLOCK_OP) {
@@ -227,7 +227,7 @@ impl Client {
     /// A guard for a lock that was granted to [`Client::submit_lock`]; `None` when it is not held.
     pub fn guard(&self, seq: u64) -> Option<Lock<'_>> {
         let mut session = self.session.borrow_mut();
-        let entry = session.table.get(seq).filter(|entry| entry.lost.is_none())?;
+        let entry = session.table.living(seq)?;
         let (resource, held) = (entry.resource.clone(), entry.held.clone()?);
         session.table.guard(seq, true);
         Some(Lock::new(self, seq, resource, held))

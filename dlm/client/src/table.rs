@@ -80,6 +80,11 @@ impl Table {
         self.entries.get(&seq)
     }
 
+    /// A lock that is neither lost nor given up.
+    pub(crate) fn living(&self, seq: u64) -> Option<&Entry> {
+        self.entries.get(&seq).filter(|entry| entry.lost.is_none() && !entry.silent)
+    }
+
     /// A new lock whose request (`Lock` or `Adopt`) is about to be sent.
     pub(crate) fn begin(&mut self, seq: u64, resource: Resource, range: Option<ByteRange>) {
         let entry = Entry {
@@ -98,6 +103,7 @@ impl Table {
 
     /// The number of the lock's next conversion.
     pub(crate) fn next_op(&mut self, seq: u64) -> Option<u32> {
+        self.living(seq)?;
         let entry = self.entries.get_mut(&seq)?;
         let op = entry.next_op;
         entry.next_op += 1;

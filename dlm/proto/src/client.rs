@@ -5,7 +5,7 @@
 //! Every operation ends in exactly one [`Answer`] (I7). Events may come at any time.
 
 use crate::{flags::LockFlags, report};
-use mxlock_format::{ByteRange, LockId, Mode, NodeId, Resource, SessionId, Token};
+use mxlock_format::{ByteRange, Mode, NodeId, Resource, SessionId, Token};
 use serde::{Deserialize, Serialize};
 
 /// Version of the client protocol that this build speaks.
@@ -304,10 +304,12 @@ impl std::fmt::Display for Denial {
 pub enum LossReason {
     /// The node was excluded while it could not renew its lease.
     Excluded,
-    /// An administrator ended it.
-    Released,
     /// It was not claimed within its orphan lifetime.
     Expired,
+    /// Somebody adopted it while its session was away.
+    Adopted,
+    /// The node leaves the cluster.
+    Left,
 }
 
 /// An administrative question or order.
@@ -348,11 +350,6 @@ pub enum AdminRequest {
     WaitReady {
         /// Give up after this time.
         timeout_ms: Option<u64>,
-    },
-    /// Administrator: end a lock of any node.
-    Release {
-        /// The lock.
-        lock: LockId,
     },
     /// The daemon's counters, for `mxlock-bench` (CPU time is read from /proc).
     Counters,

@@ -52,17 +52,12 @@ pub enum PeerMessage {
     Report(Report),
     /// Member to master: operations on locks, in order.
     Operation(Operation),
-    /// Member to master: the process or its session is gone; what is not PERSISTENT is released.
-    SessionOver {
+    /// Member to master: the connection of a session is lost, or back, or its process has ended.
+    Session {
         /// The session.
         session: SessionId,
-    },
-    /// Member to master: the connection of a session is lost, or it is back.
-    SessionAway {
-        /// The session.
-        session: SessionId,
-        /// Whether it is back.
-        back: bool,
+        /// What became of it.
+        presence: Presence,
     },
     /// Master to member: how an operation ended.
     Outcome(Outcome),
@@ -111,12 +106,26 @@ pub enum PeerMessage {
     },
 }
 
+/// What a member knows of a session's client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// Connected.
+    Here,
+    /// The connection is lost, the process lives: its locks are orphans.
+    Away,
+    /// The process has ended: what is left of it may be adopted.
+    Gone,
+}
+
 /// A part of a member's report to a new master.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The view whose master is told.
     pub epoch: Epoch,
-    /// Locks held, converting or waiting.
+    /// Sessions that the member speaks for: what it does not report of them is not held.
+    pub sessions: Vec<SessionId>,
+    /// Locks held, and requests that wait at a place that an earlier master gave them. All others are sent again as
+    /// operations afterwards.
     pub locks: Vec<ReportedLock>,
     /// Whether this part is the last one.
     pub last: bool,
@@ -147,8 +156,8 @@ pub struct ReportedLock {
     pub transaction: u64,
     /// Outlives its owner.
     pub persistent: bool,
-    /// Its session has no connection.
-    pub orphan: bool,
+    /// What became of its session.
+    pub presence: Presence,
     /// How long it outlives its session.
     pub orphan_lifetime_ms: u32,
     /// The resource's value as this holder knows it.
@@ -164,8 +173,8 @@ pub struct Pending {
     pub wanted: Mode,
     /// Its flags.
     pub flags: LockFlags,
-    /// Its place in the order of requests, if the old master had given it one.
-    pub position: Option<u64>,
+    /// Its place in the order of requests.
+    pub position: u64,
 }
 
 /// An operation on a lock.

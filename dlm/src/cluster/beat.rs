@@ -7,7 +7,7 @@ use super::liveness::Pulse;
 use super::sector::Found;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
-use crate::io::{Beat, BeatRead};
+use crate::io::{Beat, BeatRead, BeatWrite, ImageId};
 use crate::time::BootTime;
 use mxlock_format::{Epoch, NodeId, NodeSet, NodeState};
 
@@ -27,8 +27,9 @@ impl Cluster {
                 Err(_) => self.proposer.ban(now + self.dead),
             }
         }
-        match &beat.read {
-            Some(Ok(read)) => self.on_read(now, &beat, read, wrote),
+        let Beat { write, read } = beat;
+        match read {
+            Some(Ok(read)) => self.on_read(now, write.as_ref(), read, wrote),
             _ => self.liveness.own_io_failed(),
         }
         self.warn_when_late(now);
@@ -36,8 +37,8 @@ impl Cluster {
         self.flush(false);
     }
 
-    fn on_read(&mut self, now: BootTime, beat: &Beat, read: &BeatRead, wrote: bool) {
-        let good = match &beat.write {
+    fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool) {
+        let good = match write {
             // Nothing was published yet when it began.
             None => true,
             Some(write) => match self.sector.check(write, &read.region[self.node().index()]) {
@@ -47,32 +48,33 @@ impl Cluster {
                 Found::Changed => return self.stop(StopReason::SectorChanged),
             },
         };
-        let started = beat.write.as_ref().map_or(read.issued, |write| write.started);
+        let started = write.map_or(read.issued, |write| write.started);
         if !good {
             self.liveness.own_io_failed();
         }
-        self.liveness.observe(started, read);
+        self.liveness.observe(started, &read);
         if !good {
             self.liveness.own_io_failed();
         }
         self.fence.drop_void_acks(&self.liveness);
-        self.region.clone_from(&read.region);
+        let BeatRead { issued, ended, region } = read;
+        self.region = region;
         self.note_damage();
         if self.claim.is_watching() {
             self.watch_slot();
         }
         if good && wrote {
             self.void_stale_wish(now);
-            self.lease.read_back(read.issued);
+            self.lease.read_back(issued);
         }
         if let Some(view) = newest_view(&self.region) {
             self.learn(now, view, false);
         }
-        if good && wrote {
-            self.good_beat(beat, read);
+        if let Some(write) = write.filter(|_| good && wrote) {
+            self.good_beat(write.image, issued, ended);
         }
         self.report_silence();
-        if good && beat.write.as_ref().is_some_and(|write| self.proposer.is_answered_by(write.image)) {
+        if good && wrote && write.is_some_and(|write| self.proposer.is_answered_by(write.image)) {
             self.on_phase_read(now);
         }
         if self.is_master(now) {
@@ -111,19 +113,23 @@ impl Cluster {
     }
 
     /// Written, and found as written.
-    fn good_beat(&mut self, beat: &Beat, read: &BeatRead) {
+    fn good_beat(&mut self, image: ImageId, issued: BootTime, ended: BootTime) {
         self.late_warned = false;
-        if self.claim.good_beat(read.issued, read.ended, self.renew, self.dead) {
+        if self.claim.good_beat(issued, ended, self.renew, self.dead) {
             let node = self.node();
             self.actions.push_back(Action::SlotConfirmed);
             self.log(Event::SlotConfirmed { node });
         }
-        let image = beat.write.as_ref().and_then(|write| self.sector.image(write.image));
+        let image = self.sector.image(image);
         let member = image.is_some_and(|image| {
             image.incarnation == self.incarnation() && matches!(image.state, NodeState::Member | NodeState::Resigned)
         });
         let left = image.is_some_and(|image| image.state == NodeState::Left);
+        let retired = self.retiring && image.is_some_and(|image| image.incarnation == self.incarnation());
         self.member_on_disk |= member;
+        if retired {
+            return self.stop(StopReason::Shutdown);
+        }
         if left {
             return self.stop(StopReason::Left);
         }
@@ -134,7 +140,7 @@ impl Cluster {
                 }
             }
             Standing::Wanting { above, lost_at } => {
-                if above.is_none() && self.claim.is_confirmed() && read.issued >= lost_at {
+                if above.is_none() && self.claim.is_confirmed() && issued >= lost_at {
                     let epochs = self.region.iter().flatten().map(|other| other.epoch.max(other.block.instance));
                     let above = epochs.max().unwrap_or_default();
                     self.standing = Standing::Wanting { above: Some(above), lost_at };
@@ -145,7 +151,7 @@ impl Cluster {
     }
 
     fn want_join(&mut self, above: Epoch) {
-        if !self.leaving {
+        if !self.leaving && !self.retiring {
             self.actions.push_back(Action::WantsJoin { above });
         }
     }

@@ -166,6 +166,7 @@ pub struct Cluster {
     writes_uncertain: bool,
     leaving: bool,
     stands_aside: bool,
+    retiring: bool,
     recovery_hook: bool,
     reachable: NodeSet,
     lock_count: u64,
@@ -232,6 +233,7 @@ impl Cluster {
             writes_uncertain: false,
             leaving: false,
             stands_aside: false,
+            retiring: false,
             recovery_hook: false,
             reachable: NodeSet::EMPTY,
             lock_count: 0,
@@ -367,6 +369,27 @@ impl Cluster {
         self.stands_aside = true;
     }
 
+    /// Stop, and say so on disk: the slot shows a new incarnation that is no member, as after a restart, so that nobody
+    /// waits for this daemon. Its locks stand until their sessions reconnect to its successor or the node is excluded.
+    /// [`StopReason::Shutdown`] follows when it is written.
+    pub fn retire(&mut self, now: BootTime) {
+        self.enter(now);
+        self.stands_aside = true;
+        if self.stopped || self.retiring {
+            return;
+        }
+        if self.sector.newest().is_none() {
+            return self.stop(StopReason::Shutdown);
+        }
+        self.retiring = true;
+        self.proposer.attempt = None;
+        self.identity.incarnation = Incarnation(self.rng.nonzero());
+        self.state = NodeState::Joining;
+        self.standing = Standing::Wanting { above: None, lost_at: now };
+        (self.admitted, self.member_on_disk) = (false, false);
+        self.flush(true);
+    }
+
     /// Leave for good: [`StopReason::Left`] follows once a view without this node is committed and the sector says
     /// `left`. A master with other members must have resigned before; the new master is to be asked for the release.
     pub fn leave(&mut self, now: BootTime) {
@@ -442,6 +465,11 @@ impl Cluster {
         self.identity.incarnation
     }
 
+    /// What the own sector says of this node.
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
     /// The newest committed view known.
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()
@@ -476,7 +504,11 @@ impl Cluster {
     /// While this node is to be (re)admitted: what to put into `Join`.
     pub fn wants_join(&self) -> Option<Epoch> {
         match self.standing {
-            Standing::Wanting { above, .. } if self.claim.is_confirmed() && !self.leaving && !self.stopped => above,
+            Standing::Wanting { above, .. }
+                if self.claim.is_confirmed() && !self.leaving && !self.retiring && !self.stopped =>
+            {
+                above
+            }
             _ => None,
         }
     }

@@ -28,8 +28,24 @@ pub(super) struct OwnSector {
     handed_out: VecDeque<(ImageId, Heartbeat)>,
     /// What the last write that succeeded left.
     written: Option<Pulse>,
-    /// Writes that ended in an error: they may land late.
-    uncertain: VecDeque<(Pulse, BootTime)>,
+    /// Writes that ended in an error: they may have landed, or land late.
+    uncertain: VecDeque<Uncertain>,
+}
+
+/// A run of heartbeats of one incarnation of which some failed.
+#[derive(Clone, Debug)]
+struct Uncertain {
+    incarnation: Incarnation,
+    first_seq: u64,
+    last_seq: u64,
+    /// When the last of them failed.
+    failed_at: BootTime,
+}
+
+impl Uncertain {
+    fn contains(&self, pulse: Pulse) -> bool {
+        self.incarnation == pulse.incarnation && (self.first_seq..=self.last_seq).contains(&pulse.hb_seq)
+    }
 }
 
 impl OwnSector {
@@ -50,7 +66,7 @@ impl OwnSector {
         self.handed_out.iter().find(|(other, _)| *other == id).map(|(_, heartbeat)| heartbeat)
     }
 
-    /// A write ended. `forget_before`: failed writes older than this cannot land any more (A2).
+    /// A write ended. `forget_before`: writes that failed earlier cannot land any more (A2).
     pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, forget_before: BootTime) {
         // The thread always writes the newest image, so older ones are never written again.
         while self.handed_out.front().is_some_and(|&(id, _)| id < write.image) {
@@ -58,12 +74,24 @@ impl OwnSector {
         }
         let Some(image) = self.image(write.image) else { return };
         let pulse = Pulse { incarnation: image.incarnation, hb_seq: write.hb_seq };
-        while self.uncertain.front().is_some_and(|&(_, at)| at < forget_before) {
-            self.uncertain.pop_front();
-        }
-        match write.result {
-            Ok(()) => self.written = Some(pulse),
-            Err(_) => self.uncertain.push_back((pulse, now)),
+        match (&write.result, self.uncertain.back_mut()) {
+            (Ok(()), _) => {
+                self.written = Some(pulse);
+                // What they may have left is overwritten now.
+                self.uncertain.retain(|failed| failed.failed_at >= forget_before);
+            }
+            (Err(_), Some(last)) if last.incarnation == pulse.incarnation => {
+                (last.last_seq, last.failed_at) = (pulse.hb_seq, now);
+            }
+            (Err(_), _) => {
+                let Pulse { incarnation, hb_seq } = pulse;
+                self.uncertain.push_back(Uncertain {
+                    incarnation,
+                    first_seq: hb_seq,
+                    last_seq: hb_seq,
+                    failed_at: now,
+                });
+            }
         }
     }
 
@@ -73,7 +101,7 @@ impl OwnSector {
             return if write.result.is_ok() { Found::Changed } else { Found::OwnOlder };
         };
         let pulse = Pulse::of(found);
-        let older = self.uncertain.iter().any(|&(uncertain, _)| uncertain == pulse);
+        let older = self.uncertain.iter().any(|failed| failed.contains(pulse));
         let Some(image) = self.image(write.image) else { return Found::Changed };
         match write.result {
             Ok(()) if pulse.hb_seq == write.hb_seq && same_contents(image, found) => Found::AsWritten,

@@ -1,0 +1,375 @@
+//! The master: grants locks and keeps the disk a superset of the truth (sections 6 and 7).
+//!
+//! The table decides, in memory and at once; the promise follows when a record that names the lock with at least that
+//! mode is on disk. A release is the other way round: the record outlives the lock for a short while, and the same
+//! session may take the lock again on the strength of it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `operations.rs` | what members ask for |
+//! | `persist.rs` | records: placing, writing, clearing, what waits for which write |
+//! | `recovery.rs` | the steps of a recovery: read, hear, rewrite, begin |
+//! | `rebuild.rs` | the table from records and reports |
+//! | `members.rs` | members that die, come back, speak late; orphans and their adoption |
+//! | `scrub.rs` | comparing disk with memory |
+//! | `listing.rs` | `mxlock locks` |
+
+mod listing;
+mod members;
+mod operations;
+mod persist;
+mod rebuild;
+mod recovery;
+mod scrub;
+
+use crate::Map;
+use crate::config::Config;
+use crate::event::Event;
+use crate::io::{IoId, Output};
+use crate::slots::{Mirror, Slots};
+use crate::table::{Effect, Grant, LockView, LvbTransfer, Table};
+use crate::time::{BootTime, Now};
+use mxlock_format::{
+    ByteRange, Epoch, Incarnation, LockId, Mode, NodeId, NodeSet, Process, Resource, SessionId, Token, View,
+};
+use mxlock_proto::client::Denial;
+use mxlock_proto::peer::{Outcome, OutcomeResult, PeerMessage, Report};
+use mxlock_proto::report::Counters;
+use persist::{Durable, LvbWait, Settling, ValueDuty, WriteInfo};
+use recovery::Recovery;
+use scrub::Scrub;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Who may take a lock again on the strength of a record that still stands.
+type StandingKey = (SessionId, Resource, ByteRange);
+
+/// No slot.
+const NO_SLOT: u32 = u32::MAX;
+
+/// What the master keeps with each lock.
+#[derive(Clone, Debug)]
+pub(crate) struct Holder {
+    process: Process,
+    transaction: u64,
+    token: Token,
+    granted_epoch: Epoch,
+    /// CLOCK_REALTIME: of the grant, or of the request while it waits.
+    since_ms: u64,
+    incarnation: Incarnation,
+    slot: u32,
+    orphan_lifetime_ms: u32,
+    /// The operation that is pending, or was the last one.
+    op: u32,
+    node: NodeId,
+    persistent: bool,
+    /// The process has ended: others may adopt what it left.
+    gone: bool,
+    settling: Settling,
+}
+
+/// What the core is to do for the master.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Say this to a member.
+    Send(NodeId, PeerMessage),
+    /// The table stands: commit the view {active}.
+    Activate,
+    /// Give mastership up; with `uncertain`, a write may still land.
+    Resign {
+        uncertain: bool,
+    },
+    Log(Event),
+}
+
+/// The master of one reign: from the commit of its recovering view until it resigns, loses the lease or is replaced.
+pub(crate) struct Master {
+    reign: Epoch,
+    active: bool,
+    draining: bool,
+    members: NodeSet,
+    slot_count: u32,
+    clear_behind: Duration,
+    orphan_floor: Duration,
+    orphan_lifetime: Duration,
+    table: Table<Holder>,
+    slots: Slots,
+    pub(crate) mirror: Mirror,
+    durable: Vec<Option<Durable>>,
+    /// Released locks whose records still stand, both ways (section 7).
+    standing: Map<StandingKey, u32>,
+    standing_keys: Map<u32, StandingKey>,
+    /// Changes that are written behind, by time.
+    behind: BTreeSet<(BootTime, u32)>,
+    behind_due: Map<u32, BootTime>,
+    writes: BTreeMap<IoId, WriteInfo>,
+    lvb_waits: BTreeMap<u32, Vec<LvbWait>>,
+    purges: Vec<members::Purge>,
+    /// Members by what they have said: their incarnation, once they have reported.
+    reported: BTreeMap<NodeId, Incarnation>,
+    /// Reports of which some parts have come.
+    partial_reports: BTreeMap<NodeId, (Incarnation, Report)>,
+    expiries: BTreeSet<(BootTime, LockId)>,
+    damaged: BTreeSet<u32>,
+    recovery: Option<Box<Recovery>>,
+    deferred: VecDeque<(NodeId, Incarnation, PeerMessage)>,
+    scrub: Scrub,
+    token_counter: u64,
+    next_position: u64,
+    next_io: u64,
+    lease_until: Option<BootTime>,
+    effects: Vec<Effect>,
+    pub(crate) counters: Counters,
+    pub(crate) orders: VecDeque<Order>,
+    pub(crate) out: VecDeque<Output>,
+}
+
+impl Master {
+    /// The reign that this is.
+    pub(crate) fn reign(&self) -> Epoch {
+        self.reign
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.active && !self.draining
+    }
+
+    pub(crate) fn set_lease(&mut self, until: Option<BootTime>) {
+        self.lease_until = until;
+    }
+
+    /// Stops granting; [`Master::is_drained`] says when all writes have ended (section 4, planned handover).
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.draining && self.slots.in_flight() == 0 && self.table_io_in_flight() == 0
+    }
+
+    fn log(&mut self, event: Event) {
+        self.orders.push_back(Order::Log(event));
+    }
+
+    fn send(&mut self, node: NodeId, message: PeerMessage) {
+        self.orders.push_back(Order::Send(node, message));
+    }
+
+    fn outcome(&mut self, node: NodeId, lock: LockId, op: u32, result: OutcomeResult) {
+        match &result {
+            OutcomeResult::Granted { .. } => self.counters.grants += 1,
+            OutcomeResult::Denied(_) => self.counters.denials += 1,
+            OutcomeResult::Unlocked => {}
+        }
+        self.send(node, PeerMessage::Outcome(Outcome { lock, op, result }));
+    }
+
+    fn deny(&mut self, node: NodeId, lock: LockId, op: u32, why: Denial) {
+        self.outcome(node, lock, op, OutcomeResult::Denied(why));
+    }
+
+    /// A message of a member. Before the table stands, everything but reports waits.
+    pub(crate) fn handle(&mut self, now: Now, from: NodeId, incarnation: Incarnation, message: PeerMessage) {
+        if self.draining {
+            // Nobody is told anything any more: the members bring it to the next master.
+            return;
+        }
+        if let PeerMessage::Report(report) = message {
+            return self.report(now, from, incarnation, report);
+        }
+        if !self.active {
+            self.deferred.push_back((from, incarnation, message));
+            return;
+        }
+        if self.reported.get(&from) != Some(&incarnation) {
+            // What comes before a report belongs to nobody.
+            return;
+        }
+        match message {
+            PeerMessage::Operation(operation) => self.operate(now, from, incarnation, operation),
+            PeerMessage::Session { session, presence } => self.session(now, from, session, presence),
+            PeerMessage::Claim(question) => self.claim(now, from, incarnation, question),
+            _ => {}
+        }
+        self.run_effects(now);
+    }
+
+    /// Carries out what the table did to other locks, in order.
+    fn run_effects(&mut self, now: Now) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Granted(grant) => self.granted(now, grant),
+                    Effect::Bast { holder, wanted } => {
+                        if let Some(view) = self.table.get(holder) {
+                            let (node, gone) = (view.payload.node, view.payload.gone);
+                            if !gone && self.members.contains(node) {
+                                self.send(node, PeerMessage::Bast { lock: holder, wanted });
+                            }
+                        }
+                    }
+                    Effect::Denied { lock, .. } => {
+                        let Some(view) = self.table.get(lock) else { continue };
+                        let (node, op) = (view.payload.node, view.payload.op);
+                        self.deny(node, lock, op, Denial::Deadlock);
+                        self.settle(now, lock);
+                    }
+                    // CONVDEADLK is not accepted from clients.
+                    Effect::Demoted { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// The table gave a mode: number the grant, and tell its owner when the disk says so too.
+    fn granted(&mut self, now: Now, grant: Grant) {
+        self.token_counter += 1;
+        let token = Token::new(self.reign, self.token_counter);
+        let reign = self.reign;
+        let Some(holder) = self.table.payload_mut(grant.lock) else { return };
+        holder.token = token;
+        holder.granted_epoch = reign;
+        holder.since_ms = now.wall_ms;
+        holder.settling = Settling::Grant { demoted: grant.demoted, value: ValueDuty::None };
+        if holder.slot == NO_SLOT && !self.place(now, grant.lock) {
+            return self.refuse_for_space(grant.lock);
+        }
+        let value = match grant.lvb {
+            LvbTransfer::None => ValueDuty::None,
+            LvbTransfer::Read => ValueDuty::Read,
+            LvbTransfer::Written => {
+                let resource = self.table.get(grant.lock).expect("just granted").resource.clone();
+                self.refresh_values(now, &resource);
+                ValueDuty::Written(self.value_sequence(&resource))
+            }
+        };
+        let settling = Settling::Grant { demoted: grant.demoted, value };
+        self.table.payload_mut(grant.lock).expect("just granted").settling = settling;
+        self.settle(now, grant.lock);
+    }
+
+    /// A grant that finds no free slot (section 7).
+    fn refuse_for_space(&mut self, lock: LockId) {
+        let Some(view) = self.table.get(lock) else { return };
+        let (node, op) = (view.payload.node, view.payload.op);
+        self.deny(node, lock, op, Denial::TableFull);
+        let _ = self.table.unlock(lock, crate::table::LvbUpdate::Keep, &mut self.effects);
+    }
+
+    fn take_io(&mut self) -> IoId {
+        self.next_io += 1;
+        IoId(self.next_io)
+    }
+
+    fn take_position(&mut self) -> u64 {
+        self.next_position += 1;
+        self.next_position
+    }
+
+    /// The next time at which something has to happen by itself.
+    pub(crate) fn deadline(&self) -> Option<BootTime> {
+        [
+            self.behind.first().map(|(at, _)| *at),
+            self.expiries.first().map(|(at, _)| *at).filter(|_| self.active),
+            self.recovery.as_ref().and_then(|recovery| recovery.deadline()),
+            self.scrub.deadline().filter(|_| self.active),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    pub(crate) fn on_time(&mut self, now: Now) {
+        if self.draining {
+            return;
+        }
+        self.write_behind(now);
+        self.advance_recovery(now);
+        if self.active {
+            self.expire_orphans(now);
+            self.start_scrub(now);
+            self.run_effects(now);
+        }
+    }
+
+    /// A read or write of several slots, or of one, ended.
+    pub(crate) fn written(&mut self, now: Now, io: IoId, result: Result<(), crate::io::IoFault>) {
+        if self.rewritten(io, &result) {
+            return;
+        }
+        self.record_written(now, io, result);
+        if !self.draining {
+            self.advance_purges(now);
+            self.run_effects(now);
+        }
+    }
+
+    /// The view {active} of this reign is committed: resume the waiting requests in their order (section 6.6).
+    pub(crate) fn activated(&mut self, now: Now) {
+        if self.active {
+            return;
+        }
+        self.active = true;
+        let late = self.finish_recovery();
+        self.log(Event::RecoveryDone { epoch: self.reign, locks: self.table.len() as u64 });
+        self.table.resume_all(&mut self.effects);
+        self.run_effects(now);
+        for node in late.lost {
+            self.purge_node(now, node);
+        }
+        for (from, incarnation, report) in late.reports {
+            self.late_report(now, from, incarnation, report);
+        }
+        for (from, incarnation, message) in std::mem::take(&mut self.deferred) {
+            self.handle(now, from, incarnation, message);
+        }
+        self.scrub.begin(now);
+    }
+
+    /// A newer view of the same reign.
+    pub(crate) fn view_changed(&mut self, now: Now, view: &View) {
+        let lost = NodeSet(self.members.0 & !view.members.0);
+        self.members = view.members;
+        for node in lost.iter() {
+            self.reported.remove(&node);
+            if !self.lost_during_recovery(node) {
+                self.purge_node(now, node);
+            }
+        }
+        self.advance_recovery(now);
+        if self.active {
+            self.run_effects(now);
+        }
+    }
+
+    /// Whether memory is in order: the table's own invariants, and that each lock and its slot name each other (I10).
+    pub(crate) fn check_invariants(&self) -> Result<(), String> {
+        self.table.check_invariants().map_err(|violation| violation.to_string())?;
+        for view in self.table.locks() {
+            let slot = view.payload.slot;
+            if slot != NO_SLOT && self.slots.owner(slot) != crate::slots::Owner::Lock(view.lock) {
+                return Err(format!(
+                    "lock {} says slot {slot}, which belongs to {:?}",
+                    view.lock,
+                    self.slots.owner(slot)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn range_of(view: &LockView<'_, Holder>) -> Option<ByteRange> {
+        (view.range != ByteRange::ALL).then_some(view.range)
+    }
+
+    fn may_write_value(mode: Option<Mode>) -> bool {
+        mode.is_some_and(|mode| mode >= Mode::PW)
+    }
+
+    fn settings(config: &Config) -> (Duration, Duration, Duration) {
+        let timing = &config.superblock.timing;
+        let floor = Duration::from_millis(u64::from(timing.lease_ms) + u64::from(timing.grace_ms));
+        let lifetime = Duration::from_millis(config.orphan_lifetime_ms.into()).max(floor);
+        (Duration::from_millis(config.clear_behind_ms.into()), floor, lifetime)
+    }
+}

@@ -1,0 +1,465 @@
+//! Members that die, come back without memory, or speak late; orphans and who may adopt them (sections 5, 6 and 7).
+
+use super::*;
+use crate::slots::Owner;
+use crate::table::{LvbUpdate, Standing};
+use mxlock_proto::client::{Claim, LossReason};
+use mxlock_proto::peer::{
+    ClaimQuestion, ClaimVerdict, NewLock, Pending as WirePending, Presence, Report, ReportedLock,
+};
+
+/// Locks on their way out, in the order of section 5: first the values that they may have been changing are marked in
+/// the records that stay, then their own records are cleared, then they leave memory and waiters are granted.
+pub(super) struct Purge {
+    locks: Vec<LockId>,
+    /// Slots that must have been written before the records are cleared.
+    marking: BTreeSet<u32>,
+    /// Slots that must have been cleared before the locks leave.
+    clearing: Option<BTreeSet<u32>>,
+    event: Option<Event>,
+}
+
+impl Master {
+    /// A node was excluded: its PERSISTENT granted locks become orphans, all others are released.
+    pub(super) fn purge_node(&mut self, now: Now, node: NodeId) {
+        self.stop_awaiting(node, None);
+        self.reported.remove(&node);
+        let mut leaving = Vec::new();
+        let mut staying = Vec::new();
+        for view in self.table.locks().filter(|view| view.payload.node == node) {
+            let settled = view.granted.is_some() && !matches!(view.payload.settling, Settling::Release { .. });
+            if view.payload.persistent && settled { staying.push(view.lock) } else { leaving.push(view.lock) }
+        }
+        staying.sort();
+        for lock in staying {
+            self.orphan(now, lock, None);
+        }
+        let event = Event::Purged { node, locks: leaving.len() as u64 };
+        self.purge(now, leaving, Some(event));
+    }
+
+    /// Makes a held lock an orphan that lives until `deadline`.
+    fn orphan(&mut self, now: Now, lock: LockId, deadline: Option<BootTime>) {
+        let Some(view) = self.table.get(lock) else { return };
+        let (granted, slot, value) = (view.granted, view.payload.slot, Self::may_write_value(view.granted));
+        let resource = view.resource.clone();
+        self.table.payload_mut(lock).expect("still there").gone = true;
+        if value && self.table.lvb(&resource).is_some() {
+            self.table.update_value(&resource, LvbUpdate::Invalidate);
+            self.refresh_values(now, &resource);
+        }
+        let _ = self.table.restate(lock, granted, None, Standing::Orphan, &mut self.effects);
+        if slot != NO_SLOT {
+            self.write_later(now, slot);
+        }
+        if let Some(deadline) = deadline {
+            self.expiries.insert((deadline, lock));
+        }
+    }
+
+    /// Releases locks whose owners cannot be asked.
+    pub(super) fn purge(&mut self, now: Now, mut locks: Vec<LockId>, event: Option<Event>) {
+        locks.sort();
+        // On their way out they still block, and are granted nothing.
+        for &lock in &locks {
+            if let Some(holder) = self.table.payload_mut(lock) {
+                holder.settling = Settling::Nothing;
+                let _ = self.table.set_standing(lock, Standing::Possible, &mut self.effects);
+            }
+        }
+        let mut marking = BTreeSet::new();
+        for &lock in &locks {
+            let Some(view) = self.table.get(lock) else { continue };
+            let wrote = Self::may_write_value(view.granted) || Self::may_write_value(view.wanted);
+            let resource = view.resource.clone();
+            if !wrote || self.table.lvb(&resource).is_none() {
+                continue;
+            }
+            self.table.update_value(&resource, LvbUpdate::Invalidate);
+            let stays = |id: &LockId| locks.binary_search(id).is_err();
+            let slots: Vec<u32> = self
+                .table
+                .locks_on(&resource)
+                .filter(|view| stays(&view.lock) && view.payload.slot != NO_SLOT)
+                .map(|view| view.payload.slot)
+                .collect();
+            for slot in slots {
+                self.write_now(slot);
+                marking.insert(slot);
+            }
+        }
+        self.purges.push(Purge { locks, marking, clearing: None, event });
+        self.advance_purges(now);
+    }
+
+    pub(super) fn advance_purges(&mut self, now: Now) {
+        for mut purge in std::mem::take(&mut self.purges) {
+            purge.marking.retain(|slot| self.slots.is_busy(*slot));
+            if !purge.marking.is_empty() {
+                self.purges.push(purge);
+                continue;
+            }
+            let first = purge.clearing.is_none();
+            let clearing = purge.clearing.get_or_insert_default();
+            if first {
+                for &lock in &purge.locks {
+                    let Some(view) = self.table.get(lock) else { continue };
+                    let slot = view.payload.slot;
+                    if slot == NO_SLOT || self.slots.owner(slot) != Owner::Lock(lock) {
+                        continue;
+                    }
+                    self.slots.set_owner(slot, Owner::Clearing);
+                    self.table.payload_mut(lock).expect("still there").slot = NO_SLOT;
+                    self.write_now(slot);
+                    clearing.insert(slot);
+                }
+            }
+            clearing.retain(|slot| self.slots.owner(*slot) == Owner::Clearing);
+            if !clearing.is_empty() {
+                self.purges.push(purge);
+                continue;
+            }
+            for lock in purge.locks {
+                let _ = self.table.unlock(lock, LvbUpdate::Keep, &mut self.effects);
+            }
+            if let Some(event) = purge.event {
+                self.log(event);
+            }
+            self.run_effects(now);
+        }
+    }
+
+    /// A new incarnation has taken the slot of `node`: what the old one owned are possible holders until their sessions
+    /// have spoken or their lifetimes, counted from now, have ended (sections 6 and 7).
+    pub(crate) fn replaced(&mut self, now: Now, node: NodeId, incarnation: Incarnation) {
+        if self.reported.get(&node).is_some_and(|known| *known != incarnation) {
+            self.reported.remove(&node);
+        }
+        self.stop_awaiting(node, Some(incarnation));
+        let mut locks: Vec<LockId> = self
+            .table
+            .locks()
+            .filter(|view| view.payload.node == node && view.payload.incarnation != incarnation)
+            .filter(|view| !view.payload.gone && !matches!(view.payload.settling, Settling::Release { .. }))
+            .map(|view| view.lock)
+            .collect();
+        locks.sort();
+        for lock in locks {
+            let _ = self.table.set_standing(lock, Standing::Possible, &mut self.effects);
+            self.expire_later(now, lock);
+        }
+        self.advance_recovery(now);
+        if self.active {
+            self.run_effects(now);
+        }
+    }
+
+    /// Gives a lock whose owner has lost its memory the rest of its life. PERSISTENT ones have no end.
+    pub(super) fn expire_later(&mut self, now: Now, lock: LockId) {
+        let Some(view) = self.table.get(lock) else { return };
+        if view.payload.persistent && view.granted.is_some() {
+            return;
+        }
+        let own = Duration::from_millis(view.payload.orphan_lifetime_ms.into());
+        let lifetime = if own.is_zero() { self.orphan_lifetime } else { own.max(self.orphan_floor) };
+        self.expiries.insert((now.boot + lifetime, lock));
+    }
+
+    pub(super) fn expire_orphans(&mut self, now: Now) {
+        let mut over: BTreeMap<NodeId, Vec<LockId>> = BTreeMap::new();
+        while let Some(&(at, lock)) = self.expiries.first() {
+            if at > now.boot {
+                break;
+            }
+            self.expiries.pop_first();
+            if let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) {
+                over.entry(view.payload.node).or_default().push(lock);
+            }
+        }
+        for (node, locks) in over {
+            let event = Event::OrphanExpired { node, locks: locks.len() as u64 };
+            self.purge(now, locks, Some(event));
+        }
+        self.forgive_damage();
+    }
+
+    /// A session lost or regained its connection, or its process ended. For people, and for adoption.
+    pub(super) fn session(&mut self, now: Now, node: NodeId, session: SessionId, presence: Presence) {
+        let standing = if presence == Presence::Here { Standing::Confirmed } else { Standing::Orphan };
+        let mut locks: Vec<LockId> = self
+            .table
+            .locks()
+            .filter(|view| view.lock.session == session && view.payload.node == node)
+            .filter(|view| view.granted.is_some() && view.standing != Standing::Possible)
+            .map(|view| view.lock)
+            .collect();
+        locks.sort();
+        for lock in locks {
+            self.table.payload_mut(lock).expect("just listed").gone = presence == Presence::Gone;
+            let _ = self.table.set_standing(lock, standing, &mut self.effects);
+            let slot = self.table.get(lock).expect("still there").payload.slot;
+            if slot != NO_SLOT {
+                self.write_later(now, slot);
+            }
+        }
+    }
+
+    /// A report that comes when the table stands already: of a member that could not be reached, or has just been
+    /// admitted. Its word is final for what it speaks of.
+    pub(super) fn late_report(&mut self, now: Now, from: NodeId, incarnation: Incarnation, report: Report) {
+        let (mut stand, mut spoken) = (0, BTreeSet::new());
+        for reported in report.locks {
+            stand += 1;
+            spoken.insert(reported.lock);
+            self.confirm(now, from, incarnation, reported);
+        }
+        let sessions: BTreeSet<SessionId> = report.sessions.into_iter().collect();
+        let dropped: Vec<LockId> = self
+            .table
+            .locks()
+            .filter(|view| view.payload.node == from && view.standing == Standing::Possible)
+            .filter(|view| view.payload.incarnation == incarnation || sessions.contains(&view.lock.session))
+            .map(|view| view.lock)
+            .filter(|lock| !spoken.contains(lock))
+            .collect();
+        if stand + dropped.len() > 0 {
+            self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
+        }
+        self.withdraw(now, dropped);
+        self.forgive_damage();
+        self.run_effects(now);
+    }
+
+    /// Takes away locks that their owner says it does not hold: their records are cleared behind.
+    fn withdraw(&mut self, now: Now, mut locks: Vec<LockId>) {
+        locks.sort();
+        for lock in locks {
+            if let Ok(removed) = self.table.unlock(lock, LvbUpdate::Keep, &mut self.effects) {
+                let slot = removed.payload.slot;
+                if slot != NO_SLOT {
+                    self.slots.set_owner(slot, Owner::Clearing);
+                    self.write_later(now, slot);
+                }
+            }
+        }
+    }
+
+    /// A possible holder of this session on this resource and range: its record may name an earlier lock (section 7).
+    fn possible_like(&self, session: SessionId, resource: &Resource, range: ByteRange) -> Option<LockId> {
+        self.table
+            .locks_on(resource)
+            .filter(|view| view.standing != Standing::Confirmed)
+            .filter(|view| view.lock.session == session && view.range == range)
+            .map(|view| view.lock)
+            .min()
+    }
+
+    /// The owner's word about one lock.
+    fn confirm(&mut self, now: Now, from: NodeId, incarnation: Incarnation, reported: ReportedLock) {
+        let range = reported.range.unwrap_or(ByteRange::ALL);
+        let lock = reported.lock;
+        if !self.table.contains(lock) {
+            match self.possible_like(lock.session, &reported.resource, range) {
+                Some(known) => {
+                    let slot = self.table.get(known).expect("just found").payload.slot;
+                    let _ = self.table.rename(known, lock);
+                    if slot != NO_SLOT {
+                        self.slots.set_owner(slot, Owner::Lock(lock));
+                    }
+                }
+                None => {
+                    self.restore_reported(from, incarnation, reported, NO_SLOT);
+                    self.place(now, lock);
+                    self.settle(now, lock);
+                    return;
+                }
+            }
+        }
+        let wanted = reported.pending.as_ref().map(|pending| pending.wanted);
+        let standing = standing_of(reported.presence, reported.granted);
+        let holder = self.table.payload_mut(lock).expect("known or renamed");
+        holder.node = from;
+        holder.incarnation = incarnation;
+        holder.token = reported.token;
+        holder.granted_epoch = reported.granted_epoch;
+        holder.process = reported.process;
+        holder.gone = reported.presence == Presence::Gone;
+        holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
+        let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
+        self.settle(now, lock);
+    }
+
+    /// A session that its daemon does not remember: which of its locks stand?
+    pub(super) fn claim(&mut self, now: Now, from: NodeId, incarnation: Incarnation, question: ClaimQuestion) {
+        let ClaimQuestion { session, process, claims } = question;
+        let mut possible: Vec<LockId> = self
+            .table
+            .locks()
+            .filter(|view| view.payload.node == from && view.lock.session == session)
+            .filter(|view| view.standing == Standing::Possible)
+            .map(|view| view.lock)
+            .collect();
+        possible.sort();
+        let same = |view: &LockView<'_, Holder>| view.payload.process == process;
+        let known = !possible.is_empty() && possible.iter().all(|lock| self.table.get(*lock).is_some_and(|v| same(&v)));
+        if !known {
+            let verdict = ClaimVerdict { session, standing: vec![], known: false };
+            return self.send(from, PeerMessage::Claimed(verdict));
+        }
+        let mut standing = Vec::new();
+        for claim in claims {
+            if let Some(lock) = self.claimed(now, incarnation, session, &claim, &possible) {
+                standing.push(lock);
+            }
+        }
+        // What waited keeps its place: the client asks again for what it still wants, and lets go of the rest.
+        let rest: Vec<LockId> = possible.into_iter().filter(|lock| !standing.contains(lock)).collect();
+        let mut unwanted = Vec::new();
+        for lock in rest {
+            let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) else { continue };
+            let wanted = view.wanted;
+            if view.granted.is_some() {
+                unwanted.push(lock);
+                continue;
+            }
+            self.table.payload_mut(lock).expect("still there").incarnation = incarnation;
+            standing.push(lock);
+            let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
+        }
+        self.log(Event::ClaimsJudged { node: from, standing: standing.len() as u64, released: unwanted.len() as u64 });
+        self.withdraw(now, unwanted);
+        let standing = standing.into_iter().filter_map(|lock| self.reported_lock(lock)).collect();
+        self.send(from, PeerMessage::Claimed(ClaimVerdict { session, standing, known: true }));
+        self.forgive_damage();
+    }
+
+    fn claimed(
+        &mut self,
+        now: Now,
+        incarnation: Incarnation,
+        session: SessionId,
+        claim: &Claim,
+        possible: &[LockId],
+    ) -> Option<LockId> {
+        let lock = LockId { session, seq: claim.seq };
+        let range = claim.range.unwrap_or(ByteRange::ALL);
+        let known = if possible.binary_search(&lock).is_ok() {
+            lock
+        } else {
+            self.possible_like(session, &claim.resource, range).filter(|known| possible.binary_search(known).is_ok())?
+        };
+        let view = self.table.get(known)?;
+        let covered = view.granted.is_some_and(|mode| mode.covers(claim.mode))
+            || view.wanted.is_some_and(|mode| mode.covers(claim.mode));
+        if !covered || *view.resource != claim.resource || view.range != range {
+            return None;
+        }
+        let slot = view.payload.slot;
+        if known != lock {
+            self.table.rename(known, lock).ok()?;
+            if slot != NO_SLOT {
+                self.slots.set_owner(slot, Owner::Lock(lock));
+            }
+        }
+        let holder = self.table.payload_mut(lock).expect("known or renamed");
+        holder.incarnation = incarnation;
+        holder.token = holder.token.max(claim.token);
+        let _ = self.table.restate(lock, Some(claim.mode), None, Standing::Confirmed, &mut self.effects);
+        if slot != NO_SLOT {
+            self.write_later(now, slot);
+        }
+        Some(lock)
+    }
+
+    /// A lock as the master knows it, for its owner's daemon.
+    fn reported_lock(&self, lock: LockId) -> Option<ReportedLock> {
+        let view = self.table.get(lock)?;
+        let holder = view.payload;
+        Some(ReportedLock {
+            lock,
+            resource: view.resource.clone(),
+            range: Self::range_of(&view),
+            granted: view.granted,
+            pending: view.wanted.map(|wanted| WirePending {
+                op: holder.op,
+                wanted,
+                flags: view.flags,
+                position: view.position,
+            }),
+            token: holder.token,
+            granted_epoch: holder.granted_epoch,
+            granted_at_ms: holder.since_ms,
+            process: holder.process,
+            transaction: holder.transaction,
+            persistent: holder.persistent,
+            presence: Presence::Here,
+            orphan_lifetime_ms: holder.orphan_lifetime_ms,
+            lvb: self.table.lvb(view.resource).cloned(),
+        })
+    }
+
+    /// Takes an orphan over. Its process must have ended, or its node be gone: then nobody relies on it (section 7).
+    pub(super) fn adopt(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        incarnation: Incarnation,
+        lock: LockId,
+        op: u32,
+        new: NewLock,
+    ) {
+        let orphan = self
+            .table
+            .locks_on(&new.resource)
+            .filter(|view| view.standing == Standing::Orphan && view.payload.gone && view.granted == Some(new.mode))
+            .map(|view| (view.lock, view.payload.process.uid, view.payload.node, view.payload.slot))
+            .min();
+        let Some((known, uid, owner, slot)) = orphan else {
+            return self.deny(node, lock, op, Denial::NotFound);
+        };
+        if uid != new.process.uid && new.process.uid != 0 {
+            return self.deny(node, lock, op, Denial::Permission);
+        }
+        if self.table.rename(known, lock).is_err() {
+            return self.deny(node, lock, op, Denial::Invalid);
+        }
+        if self.members.contains(owner) {
+            self.send(owner, PeerMessage::Lost { lock: known, reason: LossReason::Adopted });
+        }
+        if slot != NO_SLOT {
+            self.slots.set_owner(slot, Owner::Lock(lock));
+            // The promise to the new owner rests on a record that names it.
+            self.durable[slot as usize] = None;
+        }
+        self.token_counter += 1;
+        let token = Token::new(self.reign, self.token_counter);
+        let reign = self.reign;
+        let holder = self.table.payload_mut(lock).expect("just renamed");
+        *holder = Holder {
+            process: new.process,
+            transaction: new.transaction,
+            token,
+            granted_epoch: reign,
+            since_ms: now.wall_ms,
+            incarnation,
+            slot,
+            orphan_lifetime_ms: new.orphan_lifetime_ms,
+            op,
+            node,
+            persistent: false,
+            gone: false,
+            settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
+        };
+        let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);
+        let _ = self.table.rebast(lock, &mut self.effects);
+        if slot == NO_SLOT && !self.place(now, lock) {
+            return self.refuse_for_space(lock);
+        }
+        self.settle(now, lock);
+    }
+}
+
+/// How the table sees a lock of a session that is here or not.
+pub(super) fn standing_of(presence: Presence, granted: Option<Mode>) -> Standing {
+    if presence == Presence::Here || granted.is_none() { Standing::Confirmed } else { Standing::Orphan }
+}

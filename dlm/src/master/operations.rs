@@ -1,0 +1,180 @@
+//! What members ask for: new locks, conversions, unlocks, cancellations.
+
+use super::*;
+use crate::limits::MAX_LOCKS;
+use crate::slots::Owner;
+use crate::table::{Cancelled, DenyReason, LvbUpdate, Outcome as TableOutcome, Request, Standing, TableError};
+use mxlock_proto::LockFlags;
+use mxlock_proto::peer::{NewLock, Operation, OperationKind};
+
+impl Master {
+    pub(super) fn operate(&mut self, now: Now, from: NodeId, incarnation: Incarnation, operation: Operation) {
+        let Operation { lock, op, kind } = operation;
+        if let Some(view) = self.table.get(lock) {
+            if view.payload.node != from || view.standing == Standing::Possible {
+                self.log(Event::PeerFault { node: from, fault: crate::event::PeerFault::ForeignLock });
+                return;
+            }
+        }
+        match kind {
+            OperationKind::Lock(new) => self.request(now, from, incarnation, lock, op, *new),
+            OperationKind::Convert { mode, flags, lvb } => self.convert(now, from, lock, op, mode, flags, lvb),
+            OperationKind::Unlock { lvb, invalidate_lvb, answer } => {
+                self.unlock(now, from, lock, lvb, invalidate_lvb, answer);
+            }
+            OperationKind::Cancel => self.cancel(now, from, lock, op),
+            OperationKind::Adopt(new) => self.adopt(now, from, incarnation, lock, op, *new),
+        }
+    }
+
+    fn request(&mut self, now: Now, node: NodeId, incarnation: Incarnation, lock: LockId, op: u32, new: NewLock) {
+        if self.table.len() >= MAX_LOCKS {
+            return self.deny(node, lock, op, Denial::Limit);
+        }
+        if !self.damaged.is_empty() && self.table.locks_on(&new.resource).next().is_none() {
+            // Section 6: one of the damaged records may name this resource.
+            return self.deny(node, lock, op, Denial::Damaged);
+        }
+        let persistent = new.flags.contains(LockFlags::PERSISTENT);
+        let resource = new.resource.clone();
+        let range = new.range.unwrap_or(ByteRange::ALL);
+        let position = self.take_position();
+        let holder = Holder {
+            process: new.process,
+            transaction: new.transaction,
+            token: Token::default(),
+            granted_epoch: self.reign,
+            since_ms: now.wall_ms,
+            incarnation,
+            slot: NO_SLOT,
+            orphan_lifetime_ms: new.orphan_lifetime_ms,
+            op,
+            node,
+            persistent,
+            gone: false,
+            settling: Settling::Nothing,
+        };
+        let request = Request { lock, resource, mode: new.mode, flags: new.flags, range, position, payload: holder };
+        match self.table.request(request, &mut self.effects) {
+            Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
+            Ok(TableOutcome::Queued { position, .. }) => {
+                self.send(node, PeerMessage::Queued { lock, op, position });
+                // Where the table is full the request waits without a record (section 7).
+                if self.place(now, lock) {
+                    self.settle(now, lock);
+                }
+            }
+            Ok(TableOutcome::Denied(reason)) => self.deny(node, lock, op, denial_of(reason)),
+            Err(TableError::Duplicate(_)) => {}
+            Err(TableError::Full) => self.deny(node, lock, op, Denial::Limit),
+            Err(_) => self.deny(node, lock, op, Denial::Invalid),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn convert(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        lock: LockId,
+        op: u32,
+        mode: Mode,
+        flags: LockFlags,
+        lvb: Option<Vec<u8>>,
+    ) {
+        let position = self.take_position();
+        let update = lvb.map_or(LvbUpdate::Keep, LvbUpdate::Write);
+        if let Some(holder) = self.table.payload_mut(lock) {
+            holder.op = op;
+        }
+        match self.table.convert(lock, mode, flags, position, update, &mut self.effects) {
+            Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
+            Ok(TableOutcome::Queued { position, .. }) => {
+                self.send(node, PeerMessage::Queued { lock, op, position });
+                self.settle(now, lock);
+            }
+            Ok(TableOutcome::Denied(reason)) => self.deny(node, lock, op, denial_of(reason)),
+            Err(TableError::Unknown(_)) => self.deny(node, lock, op, Denial::NotFound),
+            Err(TableError::Busy(_)) => self.deny(node, lock, op, Denial::InProgress),
+            Err(_) => self.deny(node, lock, op, Denial::Invalid),
+        }
+    }
+
+    fn unlock(
+        &mut self,
+        now: Now,
+        node: NodeId,
+        lock: LockId,
+        lvb: Option<Vec<u8>>,
+        invalidate_lvb: bool,
+        answer: bool,
+    ) {
+        let op = crate::member::UNLOCK_OP;
+        let Some(view) = self.table.get(lock) else {
+            if answer {
+                self.outcome(node, lock, op, OutcomeResult::Unlocked);
+            }
+            return;
+        };
+        let update = match lvb {
+            Some(bytes) => LvbUpdate::Write(bytes),
+            None if invalidate_lvb => LvbUpdate::Invalidate,
+            None => LvbUpdate::Keep,
+        };
+        let slot = view.payload.slot;
+        let clear_first = view.payload.persistent || (answer && self.clear_behind.is_zero());
+        if clear_first && slot != NO_SLOT && view.granted.is_some() {
+            return self.clear_then_release(now, lock, update, answer);
+        }
+        let Ok(removed) = self.table.unlock(lock, update, &mut self.effects) else {
+            // Only a value of a wrong length is refused, and the member checked it.
+            return self.deny(node, lock, op, Denial::Invalid);
+        };
+        self.released(now, lock, &removed, false);
+        if removed.lvb == LvbTransfer::Written {
+            if answer {
+                self.acknowledge_value(now, &removed.resource, node, lock, op);
+            } else {
+                self.refresh_values(now, &removed.resource);
+            }
+        } else if answer {
+            self.outcome(node, lock, op, OutcomeResult::Unlocked);
+        }
+    }
+
+    /// A PERSISTENT lock is released only after its record was cleared (section 7).
+    fn clear_then_release(&mut self, now: Now, lock: LockId, update: LvbUpdate, answer: bool) {
+        let view = self.table.get(lock).expect("a lock to be released");
+        let (slot, resource, value) = (view.payload.slot, view.resource.clone(), Self::may_write_value(view.granted));
+        if value && update != LvbUpdate::Keep {
+            let _ = self.table.update_value(&resource, update);
+            self.refresh_values(now, &resource);
+        }
+        let holder = self.table.payload_mut(lock).expect("still there");
+        holder.settling = Settling::Release { answer };
+        debug_assert_eq!(self.slots.owner(slot), Owner::Lock(lock));
+        self.write_now(slot);
+    }
+
+    fn cancel(&mut self, now: Now, node: NodeId, lock: LockId, op: u32) {
+        match self.table.cancel(lock, &mut self.effects) {
+            Ok(Cancelled::Removed(removed)) => {
+                self.released(now, lock, &removed, false);
+                self.deny(node, lock, op, Denial::Cancelled);
+            }
+            Ok(Cancelled::Reverted { .. }) => {
+                self.deny(node, lock, op, Denial::Cancelled);
+                self.settle(now, lock);
+            }
+            // The grant came first and is on its way, or will be when its record is written.
+            Ok(Cancelled::NotWaiting) | Err(_) => {}
+        }
+    }
+}
+
+pub(super) fn denial_of(reason: DenyReason) -> Denial {
+    match reason {
+        DenyReason::WouldQueue => Denial::Busy,
+        DenyReason::Deadlock => Denial::Deadlock,
+    }
+}

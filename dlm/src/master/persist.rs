@@ -1,0 +1,400 @@
+//! Records: the disk is always a superset of the truth (section 7, "Persistence").
+
+use super::*;
+use crate::io::IoFault;
+use crate::slots::{Owner, boxed};
+use crate::table::{LvbUpdate, Phase, Standing};
+use mxlock_format::{LockRecord, LockState, LvbSequence, RECORD_BYTES, SectorImage};
+
+/// What the last completed write of a slot says: what a promise may rest on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Durable {
+    mode: Mode,
+    wanted: Mode,
+    granted: bool,
+    /// Which value of its resource the record carries.
+    lvb: LvbSequence,
+}
+
+impl Durable {
+    /// Whether a record like this names the lock "with at least that mode as granted or wanted".
+    fn covers(&self, mode: Mode, must_be_granted: bool) -> bool {
+        (self.mode.covers(mode) && self.granted) || (!must_be_granted && self.wanted.covers(mode))
+    }
+}
+
+/// What a lock's owner has not been told yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Settling {
+    #[default]
+    Nothing,
+    /// Granted, but no record says so yet.
+    Grant { demoted: bool, value: ValueDuty },
+    /// A PERSISTENT lock whose record is being cleared.
+    Release { answer: bool },
+}
+
+/// What a grant has to do with its resource's value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ValueDuty {
+    None,
+    /// The owner is told the value.
+    Read,
+    /// The conversion wrote it: the lock's own record must carry it before the owner is told.
+    Written(LvbSequence),
+}
+
+/// A write under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WriteInfo {
+    durable: Option<Durable>,
+    lock: Option<LockId>,
+}
+
+/// An unlock that is acknowledged once its value is in a record of a lock that stays.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LvbWait {
+    pub(super) sequence: LvbSequence,
+    pub(super) node: NodeId,
+    pub(super) lock: LockId,
+    pub(super) op: u32,
+}
+
+impl Master {
+    /// Finds a slot for a lock that has none: the one whose record still stands, or a free one (section 3).
+    pub(super) fn place(&mut self, now: Now, lock: LockId) -> bool {
+        let view = self.table.get(lock).expect("a lock to be placed");
+        let key = (lock.session, view.resource.clone(), view.range);
+        let slot = if let Some(slot) = self.standing.remove(&key) {
+            self.standing_keys.remove(&slot);
+            self.counters.standing_reuses += 1;
+            // At rest the record must say what memory says (I10): look at it again behind.
+            self.write_later(now, slot);
+            slot
+        } else {
+            let Some(slot) = self.slots.place(key.1.home_slot(self.slot_count)) else { return false };
+            slot
+        };
+        self.slots.set_owner(slot, Owner::Lock(lock));
+        self.table.payload_mut(lock).expect("still there").slot = slot;
+        true
+    }
+
+    /// Brings a lock's owner and record up to date: tells what the disk allows, writes what it lacks.
+    pub(super) fn settle(&mut self, now: Now, lock: LockId) {
+        let Some(view) = self.table.get(lock) else { return };
+        let (slot, persistent) = (view.payload.slot, view.payload.persistent);
+        let Settling::Grant { demoted, value } = view.payload.settling else {
+            if slot != NO_SLOT {
+                match view.phase() {
+                    // Written while it waits, so that the grant need not.
+                    Phase::Waiting | Phase::Converting => self.write_now(slot),
+                    Phase::Granted => self.write_later(now, slot),
+                }
+            }
+            return;
+        };
+        let (Some(mode), true) = (view.granted, slot != NO_SLOT) else { return };
+        let ready = self.durable[slot as usize].is_some_and(|durable| {
+            let carried = match value {
+                ValueDuty::Written(sequence) => durable.lvb >= sequence,
+                ValueDuty::None | ValueDuty::Read => true,
+            };
+            carried && durable.covers(mode, persistent)
+        });
+        if !ready {
+            return self.write_now(slot);
+        }
+        let (node, op) = (view.payload.node, view.payload.op);
+        let result = OutcomeResult::Granted {
+            mode,
+            token: view.payload.token,
+            epoch: view.payload.granted_epoch,
+            granted_at_ms: view.payload.since_ms,
+            demoted,
+            lvb: self.table.lvb(view.resource).filter(|_| value != ValueDuty::None).cloned(),
+        };
+        self.table.payload_mut(lock).expect("still there").settling = Settling::Nothing;
+        self.outcome(node, lock, op, result);
+        self.write_later(now, slot);
+    }
+
+    /// The records of all holders on a resource carry its value; it is brought up to date behind.
+    pub(super) fn refresh_values(&mut self, now: Now, resource: &Resource) {
+        let slots: Vec<u32> = self
+            .table
+            .locks_on(resource)
+            .filter(|view| view.granted.is_some())
+            .map(|view| view.payload.slot)
+            .filter(|slot| *slot != NO_SLOT)
+            .collect();
+        slots.into_iter().for_each(|slot| self.write_later(now, slot));
+    }
+
+    /// Sequence of the value that the records of a resource carry.
+    pub(super) fn value_sequence(&self, resource: &Resource) -> LvbSequence {
+        self.table.lvb(resource).map(|lvb| lvb.sequence).unwrap_or_default()
+    }
+
+    /// An unlock changed the resource's value: acknowledges it once a lock that stays carries it, if one stays.
+    pub(super) fn acknowledge_value(&mut self, now: Now, resource: &Resource, node: NodeId, lock: LockId, op: u32) {
+        let sequence = self.value_sequence(resource);
+        self.refresh_values(now, resource);
+        let stays = self
+            .table
+            .locks_on(resource)
+            .filter(|view| view.payload.slot != NO_SLOT && view.payload.settling == Settling::Nothing)
+            .map(|view| (view.granted.is_none(), view.payload.slot))
+            .min();
+        let stays = stays.or_else(|| {
+            let any = self.table.locks_on(resource).map(|view| view.payload.slot);
+            any.filter(|slot| *slot != NO_SLOT).map(|slot| (true, slot)).min()
+        });
+        match stays {
+            Some((_, slot)) => {
+                self.lvb_waits.entry(slot).or_default().push(LvbWait { sequence, node, lock, op });
+                self.write_now(slot);
+            }
+            None => self.outcome(node, lock, op, OutcomeResult::Unlocked),
+        }
+    }
+
+    /// What a lock's record says when it is written now.
+    pub(super) fn record_of(&self, view: &LockView<'_, Holder>) -> LockRecord {
+        let holder = view.payload;
+        let mode = view.granted.unwrap_or(Mode::NL);
+        LockRecord {
+            resource: view.resource.clone(),
+            owner: holder.node,
+            owner_incarnation: holder.incarnation,
+            mode,
+            wanted: view.wanted.unwrap_or(mode),
+            state: match view.phase() {
+                Phase::Granted => LockState::Granted,
+                Phase::Converting => LockState::Converting,
+                Phase::Waiting => LockState::Waiting,
+            },
+            granted_at_ms: holder.since_ms,
+            epoch: holder.granted_epoch,
+            lock: view.lock,
+            token: holder.token,
+            table_epoch: self.reign,
+            queue_position: view.position,
+            persistent: holder.persistent,
+            orphan: view.standing == Standing::Orphan,
+            process: holder.process,
+            transaction: holder.transaction,
+            range: Self::range_of(view),
+            orphan_lifetime_ms: holder.orphan_lifetime_ms,
+            lvb: self.table.lvb(view.resource).cloned(),
+        }
+    }
+
+    pub(super) fn durable_of(record: &LockRecord) -> Durable {
+        Durable {
+            mode: record.mode,
+            wanted: record.wanted,
+            granted: record.state != LockState::Waiting,
+            lvb: record.lvb.as_ref().map(|lvb| lvb.sequence).unwrap_or_default(),
+        }
+    }
+
+    /// Writes a slot as its owner stands, if the disk says something else.
+    pub(super) fn write_now(&mut self, slot: u32) {
+        if self.slots.is_busy(slot) {
+            return self.slots.mark_dirty(slot);
+        }
+        match self.slots.owner(slot) {
+            Owner::Lock(lock) => {
+                let Some(view) = self.table.get(lock) else { return };
+                if let Settling::Release { .. } = view.payload.settling {
+                    return self.clear(slot, Some(lock));
+                }
+                let record = self.record_of(&view);
+                let image = record.encode();
+                if image.0 == *self.mirror.image(slot) {
+                    return;
+                }
+                let durable = Self::durable_of(&record);
+                self.issue(slot, Some(boxed(image)), Some(durable), Some(lock));
+            }
+            Owner::Clearing => self.clear(slot, None),
+            Owner::Free | Owner::Standing(_) | Owner::Damaged => {}
+        }
+    }
+
+    fn clear(&mut self, slot: u32, lock: Option<LockId>) {
+        self.issue(slot, None, None, lock);
+    }
+
+    /// Writes a slot again as the mirror has it (section 6.6).
+    pub(super) fn rewrite(&mut self, slot: u32, image: SectorImage) {
+        if image.is_zero() {
+            return self.clear(slot, None);
+        }
+        let lock = match self.slots.owner(slot) {
+            Owner::Lock(lock) => Some(lock),
+            _ => None,
+        };
+        self.issue(slot, Some(boxed(image)), self.durable[slot as usize], lock);
+    }
+
+    fn issue(&mut self, slot: u32, image: Option<Box<SectorImage>>, durable: Option<Durable>, lock: Option<LockId>) {
+        // Without a lease nothing is written; this master is about to end (section 5).
+        let Some(deadline) = self.lease_until else { return };
+        let io = self.take_io();
+        self.slots.started(slot, io);
+        match &image {
+            Some(image) => {
+                self.counters.records_written += 1;
+                self.mirror.set(slot, &image.0);
+            }
+            None => {
+                self.counters.records_cleared += 1;
+                self.mirror.set(slot, &[0; RECORD_BYTES]);
+                // Nothing rests on a record that is about to go.
+                self.durable[slot as usize] = None;
+            }
+        }
+        self.writes.insert(io, WriteInfo { durable, lock });
+        self.out.push_back(Output::WriteRecord { io, slot, image, deadline });
+    }
+
+    /// Looks at a slot again after `clear_behind_ms`.
+    pub(super) fn write_later(&mut self, now: Now, slot: u32) {
+        let due = now.boot + self.clear_behind;
+        if self.slots.enter_behind(slot) {
+            self.behind.insert((due, slot));
+        } else if matches!(self.slots.owner(slot), Owner::Standing(_)) {
+            // Released again: the record may stand for the whole time once more.
+            self.behind_due.insert(slot, due);
+        }
+    }
+
+    /// Clears what was released and brings up to date what changed, in one batch.
+    pub(super) fn write_behind(&mut self, now: Now) {
+        while let Some(&(due, slot)) = self.behind.first() {
+            if due > now.boot {
+                break;
+            }
+            self.behind.pop_first();
+            if let Some(later) = self.behind_due.remove(&slot).filter(|later| *later > now.boot) {
+                if matches!(self.slots.owner(slot), Owner::Standing(_)) {
+                    self.behind.insert((later, slot));
+                    continue;
+                }
+            }
+            self.slots.leave_behind(slot);
+            if let Owner::Standing(_) = self.slots.owner(slot) {
+                self.give_up_standing(slot);
+            }
+            self.write_now(slot);
+        }
+    }
+
+    /// The record of a slot may not be reused any more.
+    fn give_up_standing(&mut self, slot: u32) {
+        if let Some(key) = self.standing_keys.remove(&slot) {
+            self.standing.remove(&key);
+        }
+        self.slots.set_owner(slot, Owner::Clearing);
+    }
+
+    /// A lock left the table: its record stands for a while, or is cleared at once.
+    pub(super) fn released(&mut self, now: Now, lock: LockId, removed: &crate::table::Removed<Holder>, at_once: bool) {
+        self.counters.releases += 1;
+        let slot = removed.payload.slot;
+        if slot == NO_SLOT {
+            return;
+        }
+        let reusable = !at_once && removed.granted.is_some() && !removed.payload.persistent;
+        if reusable {
+            self.slots.set_owner(slot, Owner::Standing(lock));
+            let key = (lock.session, removed.resource.clone(), removed.range);
+            if let Some(older) = self.standing.insert(key.clone(), slot) {
+                self.standing_keys.remove(&older);
+            }
+            self.standing_keys.insert(slot, key);
+            self.write_later(now, slot);
+        } else {
+            self.slots.set_owner(slot, Owner::Clearing);
+            if at_once { self.write_now(slot) } else { self.write_later(now, slot) }
+        }
+    }
+
+    /// A record write ended.
+    pub(super) fn record_written(&mut self, now: Now, io: IoId, result: Result<(), IoFault>) {
+        let Some(info) = self.writes.remove(&io) else { return };
+        let Some((slot, dirty)) = self.slots.ended(io) else { return };
+        if let Err(fault) = result {
+            return self.write_failed(slot, info, fault);
+        }
+        self.durable[slot as usize] = info.durable;
+        if info.durable.is_none() {
+            self.cleared(slot, info);
+        }
+        if self.draining {
+            return;
+        }
+        self.values_written(slot);
+        if let Owner::Lock(lock) = self.slots.owner(slot) {
+            if self.table.get(lock).is_some_and(|view| matches!(view.payload.settling, Settling::Grant { .. })) {
+                self.settle(now, lock);
+            }
+        }
+        if dirty {
+            self.write_now(slot);
+        }
+    }
+
+    fn cleared(&mut self, slot: u32, info: WriteInfo) {
+        match self.slots.owner(slot) {
+            Owner::Clearing => self.slots.set_owner(slot, Owner::Free),
+            Owner::Lock(lock) if info.lock == Some(lock) => {
+                let Some(view) = self.table.get(lock) else { return };
+                let Settling::Release { answer } = view.payload.settling else { return };
+                let node = view.payload.node;
+                self.slots.set_owner(slot, Owner::Free);
+                self.table.payload_mut(lock).expect("still there").slot = NO_SLOT;
+                if self.table.unlock(lock, LvbUpdate::Keep, &mut self.effects).is_ok() {
+                    self.counters.releases += 1;
+                }
+                if answer && !self.draining {
+                    self.outcome(node, lock, crate::member::UNLOCK_OP, OutcomeResult::Unlocked);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Acknowledges the unlocks whose value this slot carries now.
+    fn values_written(&mut self, slot: u32) {
+        let Some(waits) = self.lvb_waits.remove(&slot) else { return };
+        let carried = self.durable[slot as usize].map(|durable| durable.lvb);
+        let (done, open): (Vec<LvbWait>, Vec<LvbWait>) =
+            waits.into_iter().partition(|wait| carried.is_none_or(|lvb| lvb >= wait.sequence));
+        if !open.is_empty() {
+            self.lvb_waits.insert(slot, open);
+        }
+        for wait in done {
+            if wait.op == crate::member::UNLOCK_OP {
+                self.outcome(wait.node, wait.lock, wait.op, OutcomeResult::Unlocked);
+            }
+        }
+    }
+
+    /// The requester gets the error, nothing is granted, and the master resigns (section 7).
+    fn write_failed(&mut self, slot: u32, info: WriteInfo, fault: IoFault) {
+        if fault != IoFault::Expired {
+            self.log(Event::WriteFailed { slot, fault: fault.to_string() });
+        }
+        let settling = info.lock.and_then(|lock| self.table.get(lock));
+        if let Some(view) = settling.filter(|view| matches!(view.payload.settling, Settling::Grant { .. })) {
+            let (lock, node, op) = (view.lock, view.payload.node, view.payload.op);
+            let why = if fault == IoFault::Expired { Denial::LeaseLost } else { Denial::Io };
+            self.deny(node, lock, op, why);
+        }
+        self.draining = true;
+        self.orders.push_back(Order::Resign { uncertain: fault != IoFault::Expired });
+    }
+}

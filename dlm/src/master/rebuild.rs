@@ -1,0 +1,293 @@
+//! The lock table from records and reports (sections 6.3 to 6.5).
+//!
+//! A member that lived through has the final word about its own locks. Of owners that cannot be asked every record
+//! stays, as a possible holder. Records of nodes that are no members any more go, but for PERSISTENT ones.
+
+use super::members::standing_of;
+use super::*;
+use crate::limits::TABLE_CHUNK_SLOTS;
+use crate::slots::Owner;
+use crate::table::{LvbUpdate, Restored, Standing};
+use mxlock_format::{LockRecord, LockState, Lvb, RECORD_BYTES};
+use mxlock_proto::LockFlags;
+use mxlock_proto::peer::{Presence, ReportedLock};
+
+/// What a recovery has found out.
+pub(super) struct Found {
+    /// Records that count, with their slots.
+    pub(super) records: Vec<(u32, LockRecord)>,
+    /// Slots that could not be read or decoded, and why.
+    pub(super) damaged: Vec<(u32, String)>,
+    pub(super) reports: BTreeMap<NodeId, (Incarnation, Report)>,
+    /// Members that live but were not heard.
+    pub(super) unheard: NodeSet,
+}
+
+/// Which records belong to which reported lock.
+#[derive(Default)]
+struct Word {
+    said: BTreeMap<LockId, (NodeId, Incarnation, ReportedLock)>,
+    by_place: BTreeMap<StandingKey, Vec<LockId>>,
+    /// Whom a member speaks for: its incarnation, and sessions that have come back to it.
+    incarnations: BTreeMap<NodeId, Incarnation>,
+    sessions: BTreeSet<(NodeId, SessionId)>,
+    slot_of: BTreeMap<LockId, u32>,
+}
+
+impl Word {
+    fn new(reports: BTreeMap<NodeId, (Incarnation, Report)>) -> Word {
+        let mut word = Word::default();
+        for (node, (incarnation, report)) in reports {
+            word.incarnations.insert(node, incarnation);
+            word.sessions.extend(report.sessions.iter().map(|session| (node, *session)));
+            for lock in report.locks {
+                let key = (lock.lock.session, lock.resource.clone(), lock.range.unwrap_or(ByteRange::ALL));
+                word.by_place.entry(key).or_default().push(lock.lock);
+                word.said.insert(lock.lock, (node, incarnation, lock));
+            }
+        }
+        word
+    }
+
+    /// The record names a reported lock.
+    fn takes_by_name(&mut self, slot: u32, record: &LockRecord) -> bool {
+        let named = self
+            .said
+            .get(&record.lock)
+            .is_some_and(|(node, _, lock)| *node == record.owner && lock.resource == record.resource);
+        if named && !self.slot_of.contains_key(&record.lock) {
+            self.slot_of.insert(record.lock, slot);
+            return true;
+        }
+        false
+    }
+
+    fn speaks_for(&self, record: &LockRecord) -> bool {
+        self.incarnations.get(&record.owner) == Some(&record.owner_incarnation)
+            || self.sessions.contains(&(record.owner, record.lock.session))
+    }
+
+    /// The record is of an earlier lock of the same session on the same resource and range, and stands for a later one
+    /// (section 7).
+    fn takes_by_place(&mut self, slot: u32, record: &LockRecord) {
+        let key = (record.lock.session, record.resource.clone(), record.range.unwrap_or(ByteRange::ALL));
+        let ids = self.by_place.get(&key).into_iter().flatten();
+        if let Some(lock) = ids.copied().find(|id| !self.slot_of.contains_key(id)) {
+            self.slot_of.insert(lock, slot);
+        }
+    }
+}
+
+impl Master {
+    /// Puts the table and the mirror together; the first slots of the chunks that have to be written.
+    pub(super) fn rebuild(&mut self, now: Now, found: Found) -> Vec<u32> {
+        let Found { mut records, damaged, reports, unheard } = found;
+        records.sort_by_key(|(slot, _)| *slot);
+        let reported: NodeSet = reports.keys().copied().collect();
+        let mut word = Word::new(reports);
+        let mut values: Vec<(Resource, Lvb)> = Vec::new();
+        let mut doubtful: Vec<Resource> = Vec::new();
+        let mut possible_holders = 0;
+
+        for (_, record) in &records {
+            self.next_position = self.next_position.max(record.queue_position);
+            values.extend(record.lvb.clone().map(|lvb| (record.resource.clone(), lvb)));
+        }
+        records.retain(|(slot, record)| !word.takes_by_name(*slot, record));
+        for (slot, record) in records {
+            let held = record.state != LockState::Waiting;
+            if word.speaks_for(&record) {
+                word.takes_by_place(slot, &record);
+            } else if self.members.contains(record.owner) {
+                possible_holders += u64::from(self.restore_record(now, slot, record, Standing::Possible));
+            } else {
+                // A dead node may have been changing the value (section 5).
+                if Self::may_write_value(Some(record.mode.max(record.wanted))) {
+                    doubtful.push(record.resource.clone());
+                }
+                if record.persistent && held {
+                    self.restore_record(now, slot, record, Standing::Orphan);
+                }
+            }
+        }
+        let (mut locks, mut waiters) = (0, 0);
+        for (id, (node, incarnation, lock)) in word.said {
+            locks += u64::from(lock.granted.is_some());
+            waiters += u64::from(lock.pending.is_some());
+            let slot = word.slot_of.get(&id).copied().unwrap_or(NO_SLOT);
+            self.restore_reported(node, incarnation, lock, slot);
+        }
+        values.into_iter().for_each(|(resource, lvb)| self.table.restore_value(&resource, lvb));
+        for resource in doubtful {
+            if self.table.lvb(&resource).is_some() {
+                self.table.update_value(&resource, LvbUpdate::Invalidate);
+            }
+        }
+        self.log(Event::RecoveryReports { reported, possible: unheard, locks, waiters, possible_holders });
+        self.judge_damage(damaged);
+        self.stamp()
+    }
+
+    /// A lock of an owner that cannot be asked; whether it is a new one.
+    fn restore_record(&mut self, now: Now, slot: u32, record: LockRecord, standing: Standing) -> bool {
+        let lock = record.lock;
+        let held = record.state != LockState::Waiting;
+        let restored = Restored {
+            lock,
+            resource: record.resource,
+            granted: held.then_some(record.mode),
+            wanted: (record.state != LockState::Granted)
+                .then_some(record.wanted)
+                .filter(|_| standing != Standing::Orphan),
+            standing,
+            position: record.queue_position,
+            range: record.range.unwrap_or(ByteRange::ALL),
+            flags: LockFlags::NONE,
+            lvb: None,
+            payload: Holder {
+                process: record.process,
+                transaction: record.transaction,
+                token: record.token,
+                granted_epoch: record.epoch,
+                since_ms: record.granted_at_ms,
+                incarnation: record.owner_incarnation,
+                slot,
+                orphan_lifetime_ms: record.orphan_lifetime_ms,
+                op: 0,
+                node: record.owner,
+                persistent: record.persistent,
+                gone: standing == Standing::Orphan,
+                settling: Settling::Nothing,
+            },
+        };
+        if self.table.restore(restored).is_err() {
+            return false;
+        }
+        self.slots.set_owner(slot, Owner::Lock(lock));
+        if standing == Standing::Possible && !self.lives(record.owner, record.owner_incarnation) {
+            self.expire_later(now, lock);
+        }
+        true
+    }
+
+    /// Whether an incarnation is still there, though it was not heard: its clients may hold what its records say.
+    fn lives(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.awaits(node, incarnation))
+    }
+
+    /// A lock as its owner reported it.
+    pub(super) fn restore_reported(&mut self, node: NodeId, incarnation: Incarnation, lock: ReportedLock, slot: u32) {
+        let id = lock.lock;
+        let position = lock.pending.as_ref().map_or(0, |pending| pending.position);
+        self.next_position = self.next_position.max(position);
+        let restored = Restored {
+            lock: id,
+            resource: lock.resource,
+            granted: lock.granted,
+            wanted: lock.pending.as_ref().map(|pending| pending.wanted),
+            standing: standing_of(lock.presence, lock.granted),
+            position,
+            range: lock.range.unwrap_or(ByteRange::ALL),
+            flags: lock.pending.as_ref().map_or(LockFlags::NONE, |pending| pending.flags),
+            lvb: lock.lvb,
+            payload: Holder {
+                process: lock.process,
+                transaction: lock.transaction,
+                token: lock.token,
+                granted_epoch: lock.granted_epoch,
+                since_ms: lock.granted_at_ms,
+                incarnation,
+                slot,
+                orphan_lifetime_ms: lock.orphan_lifetime_ms,
+                op: lock.pending.as_ref().map_or(0, |pending| pending.op),
+                node,
+                persistent: lock.persistent,
+                gone: lock.presence == Presence::Gone,
+                settling: Settling::Nothing,
+            },
+        };
+        if self.table.restore(restored).is_ok() && slot != NO_SLOT {
+            self.slots.set_owner(slot, Owner::Lock(id));
+        }
+    }
+
+    /// Sections 3 and 6: a damaged record is never treated as empty. It is harmless if all owners have spoken.
+    fn judge_damage(&mut self, damaged: Vec<(u32, String)>) {
+        for (slot, reason) in damaged {
+            let bytes = Box::new(*self.mirror.image(slot));
+            self.out.push_back(Output::Quarantine { slot, bytes, reason });
+            self.slots.set_owner(slot, Owner::Damaged);
+            self.damaged.insert(slot);
+        }
+        if !self.owners_unheard() {
+            for slot in std::mem::take(&mut self.damaged) {
+                self.slots.set_owner(slot, Owner::Free);
+            }
+        }
+    }
+
+    /// Whether some owner of records has not spoken: a damaged record may be one of its locks.
+    fn owners_unheard(&self) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.awaits_anybody())
+            || self.table.locks().any(|view| view.standing != Standing::Confirmed)
+    }
+
+    /// All possible owners have spoken: what the damaged records said does not matter any more.
+    pub(super) fn forgive_damage(&mut self) {
+        if self.damaged.is_empty() || self.owners_unheard() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.damaged) {
+            self.slots.set_owner(slot, Owner::Clearing);
+            self.write_now(slot);
+        }
+    }
+
+    /// Gives every lock its place and its record the stamp of this reign; everything else becomes zero.
+    fn stamp(&mut self) -> Vec<u32> {
+        let mut unplaced: Vec<(u64, LockId)> = Vec::new();
+        for view in self.table.locks().filter(|view| view.payload.slot == NO_SLOT) {
+            unplaced.push((if view.granted.is_some() { 0 } else { view.position }, view.lock));
+        }
+        unplaced.sort();
+        for (_, lock) in unplaced {
+            // A full table: those that wait do without a record; those that hold had one before.
+            let home = self.table.get(lock).expect("just listed").resource.home_slot(self.slot_count);
+            if let Some(slot) = self.slots.place(home) {
+                self.slots.set_owner(slot, Owner::Lock(lock));
+                self.table.payload_mut(lock).expect("just listed").slot = slot;
+            }
+        }
+        let mut images: Vec<(u32, LockRecord)> = self
+            .table
+            .locks()
+            .filter(|view| view.payload.slot != NO_SLOT)
+            .map(|view| (view.payload.slot, self.record_of(&view)))
+            .collect();
+        images.sort_by_key(|(slot, _)| *slot);
+        let mut images = images.into_iter().peekable();
+        let mut changed = Vec::new();
+        for first_slot in (0..self.slot_count).step_by(TABLE_CHUNK_SLOTS as usize) {
+            let end = self.slot_count.min(first_slot.saturating_add(TABLE_CHUNK_SLOTS));
+            let mut differs = false;
+            for slot in first_slot..end {
+                let image = match images.next_if(|(at, _)| *at == slot) {
+                    Some((_, record)) => {
+                        self.durable[slot as usize] = Some(Self::durable_of(&record));
+                        record.encode().0
+                    }
+                    None if self.slots.owner(slot) == Owner::Damaged => continue,
+                    None => [0; RECORD_BYTES],
+                };
+                if image != *self.mirror.image(slot) {
+                    self.mirror.set(slot, &image);
+                    differs = true;
+                }
+            }
+            if differs {
+                changed.push(first_slot);
+            }
+        }
+        changed
+    }
+}

@@ -1,0 +1,342 @@
+//! This node's side of the lock protocol: its clients' sessions and the locks they own (sections 6 and 7).
+//!
+//! The member has the final word about its own locks. Whatever it is waiting for is sent to the master of the newest
+//! view; when that changes, it first reports what it holds and what waits at a place that an earlier master gave it, and
+//! then sends everything else again. From the report on nothing of the old master counts.
+
+mod hello;
+mod orphans;
+mod outcomes;
+mod report;
+mod requests;
+
+use crate::Map;
+use crate::config::Config;
+use crate::io::{ConnId, Output};
+use crate::rng::Rng;
+use crate::time::{BootTime, Now};
+use mxlock_format::{ByteRange, Epoch, Incarnation, LockId, Lvb, Mode, NodeId, Process, Resource, SessionId, Token};
+use mxlock_proto::LockFlags;
+use mxlock_proto::client::{Answer, Denial, Grant, Hello, LossReason, Response};
+use mxlock_proto::peer::{OperationKind, PeerMessage, Presence};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// The operation number of an unlock, in answers and outcomes.
+pub(crate) const UNLOCK_OP: u32 = u32::MAX;
+
+/// A client's conversation.
+#[derive(Debug)]
+struct Session {
+    process: Process,
+    conn: Option<ConnId>,
+    locks: BTreeSet<u64>,
+    /// Opened for another process (`mxlock lock`): lives as long as that one, without a connection.
+    detached: bool,
+    /// The process has ended; what is left are PERSISTENT locks and those with an orphan lifetime.
+    gone: bool,
+    /// When its orphans end.
+    deadline: Option<BootTime>,
+}
+
+/// A connection.
+#[derive(Debug)]
+struct Conn {
+    process: Process,
+    session: Option<SessionId>,
+}
+
+/// An operation that has no outcome yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    op: u32,
+    wanted: Mode,
+    flags: LockFlags,
+    /// The new value of a down-conversion.
+    lvb: Option<Vec<u8>>,
+    /// The place that a master gave it.
+    position: Option<u64>,
+    /// Gives the order in which operations are sent again.
+    order: u64,
+    deadline: Option<BootTime>,
+    /// What a cancelled conversion is answered with.
+    cancelled: Option<Denial>,
+}
+
+/// An unlock that waits for the master.
+#[derive(Clone, Debug)]
+struct Unlocking {
+    lvb: Option<Vec<u8>>,
+    invalidate_lvb: bool,
+    order: u64,
+}
+
+/// A lock as its owner's side knows it.
+#[derive(Debug)]
+struct OwnedLock {
+    resource: Resource,
+    range: Option<ByteRange>,
+    granted: Option<Mode>,
+    token: Token,
+    granted_epoch: Epoch,
+    granted_at_ms: u64,
+    transaction: u64,
+    orphan_lifetime_ms: u32,
+    persistent: bool,
+    /// Its last operation and whether it was a demotion, so that a repeated question gets the same answer.
+    last_op: u32,
+    pending: Option<Box<Pending>>,
+    unlocking: Option<Box<Unlocking>>,
+    /// A grant that came while the lease was lost: told when it is regained.
+    untold: bool,
+    lvb: Option<Box<Lvb>>,
+}
+
+/// A `Hello` that waits for the master's verdict.
+#[derive(Debug)]
+struct WaitingClaim {
+    conn: ConnId,
+    process: Process,
+    hello: Hello,
+    asked: bool,
+}
+
+/// All sessions and locks of this node.
+pub(crate) struct Member {
+    node: NodeId,
+    incarnation: Incarnation,
+    version: String,
+    grace: Duration,
+    orphan_lifetime: Duration,
+    clear_before_ack: bool,
+    conns: BTreeMap<ConnId, Conn>,
+    sessions: BTreeMap<SessionId, Session>,
+    locks: Map<LockId, OwnedLock>,
+    claims: BTreeMap<SessionId, WaitingClaim>,
+    timeouts: BTreeSet<(BootTime, LockId)>,
+    next_order: u64,
+    /// The reign whose master was told what this node holds.
+    reported: Option<Epoch>,
+    lease_until: Option<BootTime>,
+    /// Why requests are refused at the moment.
+    refusing: Option<Denial>,
+    rng: Rng,
+    pub(crate) to_master: VecDeque<PeerMessage>,
+    pub(crate) out: VecDeque<Output>,
+}
+
+impl Member {
+    pub(crate) fn new(config: &Config, rng: Rng) -> Member {
+        let timing = &config.superblock.timing;
+        let grace = Duration::from_millis(timing.grace_ms.into());
+        // At least L + G (section 7).
+        let orphan_floor = Duration::from_millis(timing.lease_ms.into()) + grace;
+        Member {
+            node: config.node,
+            incarnation: config.incarnation,
+            version: config.version.clone(),
+            grace,
+            orphan_lifetime: Duration::from_millis(config.orphan_lifetime_ms.into()).max(orphan_floor),
+            clear_before_ack: config.clear_behind_ms == 0,
+            conns: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            locks: Map::default(),
+            claims: BTreeMap::new(),
+            timeouts: BTreeSet::new(),
+            next_order: 0,
+            reported: None,
+            lease_until: None,
+            refusing: None,
+            rng,
+            to_master: VecDeque::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Locks that are held.
+    pub(crate) fn held_count(&self) -> u64 {
+        self.locks.values().filter(|lock| lock.granted.is_some()).count() as u64
+    }
+
+    /// All locks and requests.
+    pub(crate) fn lock_count(&self) -> u64 {
+        self.locks.len() as u64
+    }
+
+    pub(crate) fn set_lease(&mut self, until: Option<BootTime>) {
+        self.lease_until = until;
+    }
+
+    /// The daemon goes down: nothing more is granted.
+    pub(crate) fn refuse(&mut self, why: Option<Denial>) {
+        self.refusing = why;
+    }
+
+    /// The lease is lost (section 5): nothing more is promised, everybody is told.
+    pub(crate) fn lease_lost(&mut self) {
+        self.lease_until = None;
+        self.tell_everybody(Response::LeaseLost);
+    }
+
+    /// The lease is back under the same incarnation: the sessions keep their locks.
+    pub(crate) fn lease_regained(&mut self, until: Option<BootTime>) {
+        self.lease_until = until;
+        self.tell_everybody(Response::LeaseRegained);
+        let mut untold: Vec<LockId> = self.locks.iter().filter(|(_, lock)| lock.untold).map(|(id, _)| *id).collect();
+        untold.sort();
+        for id in untold {
+            let lock = self.locks.get_mut(&id).expect("just listed");
+            lock.untold = false;
+            let op = lock.last_op;
+            self.answer_granted(id, op, false);
+        }
+    }
+
+    /// This node was excluded: its locks are gone, its sessions stay (with nothing), its waiting requests are asked again.
+    pub(crate) fn excluded(&mut self, incarnation: Incarnation) {
+        self.incarnation = incarnation;
+        self.reported = None;
+        self.to_master.clear();
+        let mut ids: Vec<LockId> = self.locks.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            let lock = self.locks.get_mut(&id).expect("just listed");
+            if lock.granted.is_none() {
+                lock.pending.as_mut().expect("a lock without a mode waits for one").position = None;
+                continue;
+            }
+            let op = lock.pending.as_ref().map(|pending| pending.op);
+            let unlocking = lock.unlocking.is_some();
+            let untold = lock.untold.then_some(lock.last_op);
+            if let Some(op) = op.or(untold) {
+                self.answer(id, op, Answer::Denied(Denial::LeaseLost));
+            }
+            if unlocking {
+                self.answer(id, UNLOCK_OP, Answer::Unlocked);
+            } else {
+                self.tell(id.session, Response::Lost { seq: id.seq, reason: LossReason::Excluded });
+            }
+            self.remove(id);
+        }
+        let empty: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| s.gone && s.locks.is_empty()).map(|(id, _)| *id).collect();
+        for session in empty {
+            self.end_session(session);
+        }
+        for claim in self.claims.values_mut() {
+            claim.asked = false;
+        }
+    }
+
+    /// `mxlock leave --release`: every lock of this node ends.
+    pub(crate) fn release_all(&mut self) {
+        let mut ids: Vec<LockId> = self.locks.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            self.lost(id, LossReason::Left);
+            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: true, answer: false };
+            self.send_operation(id, UNLOCK_OP, kind);
+        }
+    }
+
+    fn tell_everybody(&mut self, response: Response) {
+        let conns = self.sessions.values().filter_map(|session| session.conn);
+        self.out.extend(conns.map(|conn| Output::Reply { conn, response: response.clone(), valid_until: None }));
+    }
+
+    /// Sends to a session's client, if it is connected; if not, the client asks again when it is back.
+    fn tell(&mut self, session: SessionId, response: Response) {
+        if let Some(conn) = self.sessions.get(&session).and_then(|s| s.conn) {
+            self.out.push_back(Output::Reply { conn, response, valid_until: None });
+        }
+    }
+
+    fn answer(&mut self, id: LockId, op: u32, answer: Answer) {
+        self.tell(id.session, Response::Answer { seq: id.seq, op, answer });
+    }
+
+    /// Says that the lock is held: only while the lease lasts (section 2).
+    fn answer_granted(&mut self, id: LockId, op: u32, demoted: bool) {
+        let Some(until) = self.lease_until else {
+            self.locks.get_mut(&id).expect("a lock that is answered for").untold = true;
+            return;
+        };
+        let lock = &self.locks[&id];
+        let Some(conn) = self.sessions.get(&id.session).and_then(|s| s.conn) else { return };
+        let grant = Grant {
+            mode: lock.granted.expect("a granted lock"),
+            token: lock.token,
+            lvb: lock.lvb.as_deref().filter(|lvb| !lvb.bytes.is_empty()).map(Into::into),
+            valid_until_ns: until.0,
+        };
+        let answer = if demoted { Answer::GrantedDemoted(grant) } else { Answer::Granted(grant) };
+        let response = Response::Answer { seq: id.seq, op, answer };
+        self.out.push_back(Output::Reply { conn, response, valid_until: Some(until) });
+    }
+
+    /// Sends an operation to the master, if this node has reported to it; if not, it is sent after the report.
+    fn send_operation(&mut self, lock: LockId, op: u32, kind: OperationKind) {
+        if self.reported.is_some() {
+            let operation = mxlock_proto::peer::Operation { lock, op, kind };
+            self.to_master.push_back(PeerMessage::Operation(operation));
+        }
+    }
+
+    fn tell_presence(&mut self, session: SessionId, presence: Presence) {
+        if self.reported.is_some() {
+            self.to_master.push_back(PeerMessage::Session { session, presence });
+        }
+    }
+
+    fn take_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order
+    }
+
+    /// Takes a lock out of all books.
+    fn remove(&mut self, id: LockId) -> Option<OwnedLock> {
+        let lock = self.locks.remove(&id)?;
+        if let Some(deadline) = lock.pending.as_ref().and_then(|pending| pending.deadline) {
+            self.timeouts.remove(&(deadline, id));
+        }
+        if let Some(session) = self.sessions.get_mut(&id.session) {
+            session.locks.remove(&id.seq);
+        }
+        Some(lock)
+    }
+
+    /// Takes the pending operation out of a lock.
+    fn take_pending(&mut self, id: LockId) -> Option<Box<Pending>> {
+        let pending = self.locks.get_mut(&id)?.pending.take()?;
+        if let Some(deadline) = pending.deadline {
+            self.timeouts.remove(&(deadline, id));
+        }
+        Some(pending)
+    }
+
+    /// The next time at which something has to happen by itself.
+    pub(crate) fn deadline(&self) -> Option<BootTime> {
+        let timeout = self.timeouts.first().map(|(at, _)| *at);
+        let orphans = self.sessions.values().filter_map(|session| session.deadline).min();
+        [timeout, orphans].into_iter().flatten().min()
+    }
+
+    pub(crate) fn on_time(&mut self, now: Now) {
+        while let Some(&(at, id)) = self.timeouts.first() {
+            if at > now.boot {
+                break;
+            }
+            self.timeouts.pop_first();
+            self.time_out(id);
+        }
+        let over: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.deadline.is_some_and(|at| at <= now.boot))
+            .map(|(id, _)| *id)
+            .collect();
+        for session in over {
+            self.orphans_expired(session);
+        }
+    }
+}

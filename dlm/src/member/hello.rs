@@ -1,0 +1,166 @@
+//! Opening sessions and taking them up again.
+
+use super::*;
+use crate::limits::MAX_SESSIONS;
+use mxlock_proto::client::{CLIENT_PROTOCOL, Refusal, Welcome};
+use mxlock_proto::peer::{ClaimQuestion, ClaimVerdict};
+
+impl Member {
+    pub(crate) fn connected(&mut self, conn: ConnId, process: Process) {
+        self.conns.insert(conn, Conn { process, session: None });
+    }
+
+    pub(crate) fn process_of(&self, conn: ConnId) -> Option<Process> {
+        self.conns.get(&conn).map(|c| c.process)
+    }
+
+    pub(crate) fn session_of(&self, conn: ConnId) -> Option<SessionId> {
+        self.conns.get(&conn)?.session
+    }
+
+    fn refuse_hello(&mut self, conn: ConnId, refusal: Refusal) {
+        self.out.push_back(Output::Reply { conn, response: Response::Refused(refusal), valid_until: None });
+        self.out.push_back(Output::Close { conn });
+    }
+
+    pub(crate) fn hello(&mut self, conn: ConnId, hello: Hello, subject: Option<Process>) {
+        let Some(&Conn { process: caller, session: None }) = self.conns.get(&conn) else {
+            return self.refuse_hello(conn, Refusal::BadFrame);
+        };
+        if hello.version != CLIENT_PROTOCOL {
+            return self.refuse_hello(conn, Refusal::Version { daemon: CLIENT_PROTOCOL });
+        }
+        if self.refusing == Some(Denial::ShuttingDown) {
+            return self.refuse_hello(conn, Refusal::ShuttingDown);
+        }
+        let process = match (hello.on_behalf_of, subject) {
+            (None, _) => caller,
+            (Some(_), None) => return self.refuse_hello(conn, Refusal::NoSuchProcess),
+            (Some(_), Some(subject)) if subject.uid == caller.uid || caller.uid == 0 => subject,
+            (Some(_), Some(_)) => return self.refuse_hello(conn, Refusal::Permission),
+        };
+        let Some(id) = hello.resume else {
+            if self.sessions.len() + self.claims.len() >= MAX_SESSIONS {
+                return self.refuse_hello(conn, Refusal::TooManySessions);
+            }
+            let id = loop {
+                let id = SessionId(self.rng.next_u64());
+                if id.0 != 0 && !self.sessions.contains_key(&id) {
+                    break id;
+                }
+            };
+            self.open(id, process, hello.on_behalf_of.is_some());
+            return self.attach(id, conn, vec![]);
+        };
+        if let Some(session) = self.sessions.get(&id) {
+            if session.process != process {
+                return self.refuse_hello(conn, Refusal::NotYourSession);
+            }
+            let lost = hello
+                .claims
+                .iter()
+                .filter(|claim| !session.locks.contains(&claim.seq))
+                .map(|claim| claim.seq)
+                .collect();
+            return self.attach(id, conn, lost);
+        }
+        // This daemon does not remember it: the master knows from the records (section 6).
+        self.claims.insert(id, WaitingClaim { conn, process, hello, asked: false });
+        self.ask_claims();
+    }
+
+    fn open(&mut self, id: SessionId, process: Process, detached: bool) {
+        self.sessions
+            .insert(id, Session { process, conn: None, locks: BTreeSet::new(), detached, gone: false, deadline: None });
+        self.out.push_back(Output::Watch { process });
+    }
+
+    fn attach(&mut self, id: SessionId, conn: ConnId, lost: Vec<u64>) {
+        let session = self.sessions.get_mut(&id).expect("an open session");
+        let away = session.conn.is_none() && !session.locks.is_empty();
+        session.deadline = None;
+        if let Some(old) = session.conn.replace(conn) {
+            self.conns.entry(old).and_modify(|c| c.session = None);
+            self.out.push_back(Output::Close { conn: old });
+        }
+        self.conns.get_mut(&conn).expect("an open connection").session = Some(id);
+        if away {
+            self.tell_presence(id, Presence::Here);
+        }
+        let welcome = Welcome {
+            session: id,
+            node: self.node,
+            lost,
+            grace_ms: u32::try_from(self.grace.as_millis()).unwrap_or(u32::MAX),
+            daemon: self.version.clone(),
+        };
+        self.out.push_back(Output::Reply { conn, response: Response::Welcome(welcome), valid_until: None });
+    }
+
+    /// Sends the questions that could not be sent before.
+    pub(super) fn ask_claims(&mut self) {
+        if self.reported.is_none() {
+            return;
+        }
+        for (session, claim) in &mut self.claims {
+            if !std::mem::replace(&mut claim.asked, true) {
+                self.to_master.push_back(PeerMessage::Claim(ClaimQuestion {
+                    session: *session,
+                    process: claim.process,
+                    claims: claim.hello.claims.clone(),
+                }));
+            }
+        }
+    }
+
+    /// The master's word about a session that this daemon did not remember.
+    pub(crate) fn claimed(&mut self, verdict: ClaimVerdict) {
+        let Some(claim) = self.claims.remove(&verdict.session) else { return };
+        if !verdict.known {
+            return self.refuse_hello(claim.conn, Refusal::UnknownSession);
+        }
+        let id = verdict.session;
+        self.open(id, claim.process, false);
+        for lock in verdict.standing {
+            let lock_id = lock.lock;
+            let order = self.take_order();
+            let pending = lock.pending.map(|pending| {
+                Box::new(Pending {
+                    op: pending.op,
+                    wanted: pending.wanted,
+                    flags: pending.flags,
+                    lvb: None,
+                    position: Some(pending.position),
+                    order,
+                    deadline: None,
+                    cancelled: None,
+                })
+            });
+            self.locks.insert(
+                lock_id,
+                OwnedLock {
+                    resource: lock.resource,
+                    range: lock.range,
+                    granted: lock.granted,
+                    token: lock.token,
+                    granted_epoch: lock.granted_epoch,
+                    granted_at_ms: lock.granted_at_ms,
+                    transaction: lock.transaction,
+                    orphan_lifetime_ms: lock.orphan_lifetime_ms,
+                    persistent: lock.persistent,
+                    last_op: 0,
+                    pending,
+                    unlocking: None,
+                    untold: false,
+                    lvb: lock.lvb.map(Box::new),
+                },
+            );
+            self.sessions.get_mut(&id).expect("just opened").locks.insert(lock_id.seq);
+        }
+        let session = &self.sessions[&id];
+        let lost = claim.hello.claims.iter().map(|c| c.seq).filter(|seq| !session.locks.contains(seq)).collect();
+        if self.conns.contains_key(&claim.conn) {
+            self.attach(id, claim.conn, lost);
+        }
+    }
+}

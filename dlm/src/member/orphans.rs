@@ -1,0 +1,110 @@
+//! Lost connections, ended processes, and what becomes of their locks (section 7, "Sessions").
+
+use super::*;
+
+impl Member {
+    pub(crate) fn disconnected(&mut self, now: Now, conn: ConnId) {
+        let Some(Conn { session, .. }) = self.conns.remove(&conn) else { return };
+        self.claims.retain(|_, claim| claim.conn != conn);
+        let Some(id) = session else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.conn != Some(conn) {
+            return;
+        }
+        session.conn = None;
+        if session.detached {
+            return;
+        }
+        // The process may still live: its locks are orphans until it is back.
+        session.deadline = Some(now.boot + self.orphan_lifetime);
+        if session.locks.is_empty() {
+            self.end_session(id);
+        } else {
+            self.tell_presence(id, Presence::Away);
+        }
+    }
+
+    /// A client says that it is done.
+    pub(crate) fn bye(&mut self, now: Now, session: SessionId) {
+        self.session_over(now, session, false);
+    }
+
+    pub(crate) fn process_gone(&mut self, now: Now, process: Process) {
+        let ids: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, s)| s.process == process && !s.gone).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.session_over(now, id, true);
+        }
+    }
+
+    /// Releases at once what is neither PERSISTENT nor asked to outlive its process.
+    fn session_over(&mut self, now: Now, id: SessionId, may_linger: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.gone = true;
+        session.deadline = None;
+        let process = session.process;
+        if let Some(conn) = session.conn.take() {
+            self.conns.entry(conn).and_modify(|c| c.session = None);
+            self.out.push_back(Output::Close { conn });
+        }
+        let mut longest = None;
+        for seq in session.locks.clone() {
+            let lock_id = LockId { session: id, seq };
+            let lock = &self.locks[&lock_id];
+            let lingers = may_linger && lock.orphan_lifetime_ms > 0;
+            if lock.granted.is_some() && lock.unlocking.is_none() && (lock.persistent || lingers) {
+                self.take_pending(lock_id);
+                if lingers && !self.locks[&lock_id].persistent {
+                    longest = longest.max(Some(self.locks[&lock_id].orphan_lifetime_ms));
+                }
+            } else {
+                self.release_silently(lock_id);
+            }
+        }
+        self.out.push_back(Output::Unwatch { process });
+        let session = self.sessions.get_mut(&id).expect("still there");
+        if session.locks.is_empty() {
+            self.sessions.remove(&id);
+            return;
+        }
+        session.deadline = longest.map(|ms| now.boot + Duration::from_millis(ms.into()));
+        self.tell_presence(id, Presence::Gone);
+    }
+
+    /// The lifetime of a session's orphans has run out.
+    pub(super) fn orphans_expired(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.deadline = None;
+        for seq in session.locks.clone() {
+            let lock_id = LockId { session: id, seq };
+            if !(self.locks[&lock_id].persistent && self.locks[&lock_id].granted.is_some()) {
+                self.release_silently(lock_id);
+            }
+        }
+        if self.sessions[&id].locks.is_empty() {
+            self.end_session(id);
+        }
+    }
+
+    pub(super) fn end_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.out.push_back(Output::Unwatch { process: session.process });
+        }
+    }
+
+    /// Releases a lock whose client is not there to be answered; a value it may have been changing cannot be trusted.
+    fn release_silently(&mut self, id: LockId) {
+        self.remove(id);
+        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: true, answer: false };
+        self.send_operation(id, UNLOCK_OP, kind);
+    }
+
+    /// The sessions whose process could be asked to end before their locks go to somebody else.
+    pub(crate) fn presence(&self, session: SessionId) -> Presence {
+        match self.sessions.get(&session) {
+            Some(Session { gone: true, .. }) | None => Presence::Gone,
+            Some(Session { conn: None, detached: false, .. }) => Presence::Away,
+            Some(_) => Presence::Here,
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What the master says.
+
+use super::*;
+use mxlock_proto::peer::{Outcome, OutcomeResult};
+
+impl Member {
+    pub(crate) fn outcome(&mut self, outcome: Outcome) {
+        let Outcome { lock: id, op, result } = outcome;
+        let Some(lock) = self.locks.get_mut(&id) else {
+            // Timed out or released meanwhile, and the unlock is on its way behind the request.
+            return;
+        };
+        match result {
+            OutcomeResult::Unlocked => {
+                if lock.unlocking.is_some() {
+                    self.remove(id);
+                    self.answer(id, UNLOCK_OP, Answer::Unlocked);
+                    self.forget_if_done(id.session);
+                }
+            }
+            OutcomeResult::Granted { mode, token, epoch, granted_at_ms, demoted, lvb } => {
+                if lock.pending.as_ref().is_none_or(|pending| pending.op != op) {
+                    return;
+                }
+                lock.granted = Some(mode);
+                lock.token = token;
+                lock.granted_epoch = epoch;
+                lock.granted_at_ms = granted_at_ms;
+                lock.last_op = op;
+                if lvb.is_some() {
+                    lock.lvb = lvb.map(Box::new);
+                }
+                let written = self.take_pending(id).and_then(|pending| pending.lvb);
+                if let (Some(bytes), Some(lvb)) = (written, self.locks.get_mut(&id).and_then(|l| l.lvb.as_mut())) {
+                    debug_assert_eq!(lvb.bytes, bytes, "the value written comes back with its sequence");
+                }
+                self.answer_granted(id, op, demoted);
+            }
+            OutcomeResult::Denied(why) => {
+                if lock.pending.as_ref().is_none_or(|pending| pending.op != op) {
+                    return;
+                }
+                let new = lock.granted.is_none();
+                let cancelled = self.take_pending(id).and_then(|pending| pending.cancelled);
+                if new {
+                    self.remove(id);
+                } else {
+                    self.locks.get_mut(&id).expect("still there").last_op = op;
+                }
+                self.answer(id, op, Answer::Denied(cancelled.unwrap_or(why)));
+                if new {
+                    self.forget_if_done(id.session);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn queued(&mut self, id: LockId, op: u32, place: u64) {
+        if let Some(pending) = self.locks.get_mut(&id).and_then(|lock| lock.pending.as_mut()) {
+            if pending.op == op {
+                pending.position = Some(place);
+            }
+        }
+    }
+
+    pub(crate) fn bast(&mut self, id: LockId, wanted: Mode) {
+        if self.locks.contains_key(&id) {
+            self.tell(id.session, Response::Bast { seq: id.seq, wanted });
+        }
+    }
+
+    /// The master ended a lock without its owner's doing.
+    pub(crate) fn lost(&mut self, id: LockId, reason: LossReason) {
+        let Some(lock) = self.remove(id) else { return };
+        if let Some(pending) = lock.pending {
+            self.answer(id, pending.op, Answer::Denied(Denial::SessionOver));
+        }
+        if lock.unlocking.is_some() {
+            self.answer(id, UNLOCK_OP, Answer::Unlocked);
+        } else if lock.granted.is_some() {
+            self.tell(id.session, Response::Lost { seq: id.seq, reason });
+        }
+        self.forget_if_done(id.session);
+    }
+
+    /// A session whose process is gone ends with its last lock; so does one that was opened for another process.
+    fn forget_if_done(&mut self, id: SessionId) {
+        if self
+            .sessions
+            .get(&id)
+            .is_some_and(|s| s.locks.is_empty() && s.conn.is_none() && (s.gone || s.detached || s.deadline.is_some()))
+        {
+            self.end_session(id);
+        }
+    }
+}

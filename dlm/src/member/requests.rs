@@ -1,0 +1,276 @@
+//! Clients' requests. Each ends in exactly one answer (I7); one that is sent again gets the same answer again.
+
+use super::*;
+use crate::limits::{MAX_LOCKS_PER_SESSION, MAX_ORPHAN_LIFETIME_MS, MAX_TIMEOUT_MS};
+use mxlock_format::MAX_LVB_BYTES;
+use mxlock_proto::client::{AdoptRequest, ConvertRequest, LockRequest, UnlockRequest};
+use mxlock_proto::peer::NewLock;
+
+impl Member {
+    /// Why a new operation is refused at the moment.
+    fn refusal(&self, now: Now) -> Option<Denial> {
+        self.refusing.or_else(|| {
+            let lost = self.reported.is_some() && self.lease_until.is_none_or(|until| until <= now.boot);
+            lost.then_some(Denial::LeaseLost)
+        })
+    }
+
+    fn deny(&mut self, id: LockId, op: u32, why: Denial) {
+        self.answer(id, op, Answer::Denied(why));
+    }
+
+    pub(crate) fn lock(&mut self, now: Now, session: SessionId, request: LockRequest) {
+        let id = LockId { session, seq: request.seq };
+        if let Some(lock) = self.locks.get(&id) {
+            // Sent again after a reconnect: the first one's answer may have been lost.
+            if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
+                self.answer_granted(id, 0, false);
+            }
+            return;
+        }
+        if request.seq == u64::MAX || request.flags.unknown() != 0 || request.flags.contains(LockFlags::CONVDEADLK) {
+            return self.deny(id, 0, Denial::Invalid);
+        }
+        if let Some(why) = self.refusal(now) {
+            return self.deny(id, 0, why);
+        }
+        let session_locks = &self.sessions[&session].locks;
+        if session_locks.len() >= MAX_LOCKS_PER_SESSION {
+            return self.deny(id, 0, Denial::Limit);
+        }
+        let (flags, deadline) = wait_limit(now, request.flags, request.timeout_ms);
+        let order = self.take_order();
+        let pending =
+            Pending { op: 0, wanted: request.mode, flags, lvb: None, position: None, order, deadline, cancelled: None };
+        let lock = OwnedLock {
+            resource: request.resource,
+            range: request.range,
+            granted: None,
+            token: Token::default(),
+            granted_epoch: Epoch::default(),
+            granted_at_ms: 0,
+            transaction: request.transaction,
+            orphan_lifetime_ms: request.orphan_lifetime_ms.unwrap_or(0).min(MAX_ORPHAN_LIFETIME_MS),
+            persistent: flags.contains(LockFlags::PERSISTENT),
+            last_op: 0,
+            pending: Some(Box::new(pending)),
+            unlocking: None,
+            untold: false,
+            lvb: None,
+        };
+        self.insert(id, lock);
+        let new = self.new_lock(id);
+        self.send_operation(id, 0, OperationKind::Lock(Box::new(new)));
+    }
+
+    fn insert(&mut self, id: LockId, lock: OwnedLock) {
+        if let Some(deadline) = lock.pending.as_ref().and_then(|pending| pending.deadline) {
+            self.timeouts.insert((deadline, id));
+        }
+        self.sessions.get_mut(&id.session).expect("an open session").locks.insert(id.seq);
+        self.locks.insert(id, lock);
+    }
+
+    /// Takes over an orphan. It is not repeated at a new master: there it is asked for again.
+    pub(crate) fn adopt(&mut self, now: Now, session: SessionId, request: AdoptRequest) {
+        let id = LockId { session, seq: request.seq };
+        if self.locks.contains_key(&id) {
+            return self.deny(id, 0, Denial::Invalid);
+        }
+        if let Some(why) = self.refusal(now) {
+            return self.deny(id, 0, why);
+        }
+        if self.reported.is_none() {
+            return self.deny(id, 0, Denial::NotFound);
+        }
+        let order = self.take_order();
+        let pending = Pending {
+            op: 0,
+            wanted: request.mode,
+            flags: LockFlags::NOQUEUE,
+            lvb: None,
+            position: None,
+            order,
+            deadline: None,
+            cancelled: None,
+        };
+        let lock = OwnedLock {
+            resource: request.resource.clone(),
+            range: None,
+            granted: None,
+            token: Token::default(),
+            granted_epoch: Epoch::default(),
+            granted_at_ms: 0,
+            transaction: 0,
+            orphan_lifetime_ms: 0,
+            persistent: false,
+            last_op: 0,
+            pending: Some(Box::new(pending)),
+            unlocking: None,
+            untold: false,
+            lvb: None,
+        };
+        self.insert(id, lock);
+        let new = NewLock {
+            resource: request.resource,
+            mode: request.mode,
+            flags: LockFlags::NOQUEUE,
+            range: None,
+            process: self.sessions[&session].process,
+            transaction: 0,
+            orphan_lifetime_ms: 0,
+        };
+        self.send_operation(id, 0, OperationKind::Adopt(Box::new(new)));
+    }
+
+    pub(crate) fn convert(&mut self, now: Now, session: SessionId, request: ConvertRequest) {
+        let ConvertRequest { seq, op, mode, flags, timeout_ms, lvb } = request;
+        let id = LockId { session, seq };
+        let Some(lock) = self.locks.get(&id) else { return self.deny(id, op, Denial::NotFound) };
+        if let Some(pending) = &lock.pending {
+            if pending.op != op {
+                self.deny(id, op, Denial::InProgress);
+            }
+            return;
+        }
+        let Some(held) = lock.granted.filter(|_| lock.unlocking.is_none()) else {
+            return self.deny(id, op, Denial::InProgress);
+        };
+        if op == lock.last_op && held == mode {
+            return self.answer_granted(id, op, false);
+        }
+        let bad_lvb = lvb.as_ref().is_some_and(|bytes| bytes.is_empty() || bytes.len() > MAX_LVB_BYTES);
+        if op == 0
+            || op == UNLOCK_OP
+            || bad_lvb
+            || flags.unknown() != 0
+            || flags.contains(LockFlags::CONVDEADLK)
+            || flags.contains(LockFlags::PERSISTENT)
+        {
+            return self.deny(id, op, Denial::Invalid);
+        }
+        if let Some(why) = self.refusal(now) {
+            return self.deny(id, op, why);
+        }
+        let (flags, deadline) = wait_limit(now, flags, timeout_ms);
+        let order = self.take_order();
+        let pending =
+            Pending { op, wanted: mode, flags, lvb: lvb.clone(), position: None, order, deadline, cancelled: None };
+        self.locks.get_mut(&id).expect("looked up").pending = Some(Box::new(pending));
+        if let Some(deadline) = deadline {
+            self.timeouts.insert((deadline, id));
+        }
+        self.send_operation(id, op, OperationKind::Convert { mode, flags, lvb });
+    }
+
+    pub(crate) fn unlock(&mut self, session: SessionId, request: UnlockRequest) {
+        let UnlockRequest { seq, lvb, invalidate_lvb } = request;
+        let id = LockId { session, seq };
+        let Some(lock) = self.locks.get(&id) else {
+            // Released before, and the answer was lost: it is the same answer again.
+            return self.answer(id, UNLOCK_OP, Answer::Unlocked);
+        };
+        if lock.unlocking.is_some() {
+            return;
+        }
+        if lvb.as_ref().is_some_and(|bytes| bytes.is_empty() || bytes.len() > MAX_LVB_BYTES) {
+            return self.deny(id, UNLOCK_OP, Denial::Invalid);
+        }
+        let writes_lvb = lock.granted.is_some_and(|mode| mode >= Mode::PW) && (lvb.is_some() || invalidate_lvb);
+        let waits = lock.granted.is_some() && (writes_lvb || lock.persistent || self.clear_before_ack);
+        if let Some(pending) = self.take_pending(id) {
+            self.answer(id, pending.op, Answer::Denied(Denial::Cancelled));
+        }
+        let kind = OperationKind::Unlock { lvb: lvb.clone(), invalidate_lvb, answer: waits };
+        if waits {
+            let order = self.take_order();
+            let lock = self.locks.get_mut(&id).expect("looked up");
+            lock.unlocking = Some(Box::new(Unlocking { lvb, invalidate_lvb, order }));
+        } else {
+            self.remove(id);
+            self.answer(id, UNLOCK_OP, Answer::Unlocked);
+        }
+        self.send_operation(id, UNLOCK_OP, kind);
+    }
+
+    /// `mxlock unlock`: ends the locks on a resource that sessions opened for `pid` hold; whether there was one.
+    pub(crate) fn unlock_for(&mut self, caller: Process, pid: u32, resource: &Resource) -> bool {
+        let mut ids: Vec<LockId> = self
+            .locks
+            .iter()
+            .filter(|(id, lock)| {
+                let session = &self.sessions[&id.session];
+                session.process.pid == pid
+                    && (session.process.uid == caller.uid || caller.uid == 0)
+                    && lock.resource == *resource
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        ids.sort();
+        for id in &ids {
+            self.unlock(id.session, UnlockRequest { seq: id.seq, lvb: None, invalidate_lvb: false });
+            let session = &self.sessions[&id.session];
+            if session.locks.is_empty() && session.conn.is_none() {
+                self.end_session(id.session);
+            }
+        }
+        !ids.is_empty()
+    }
+
+    pub(crate) fn cancel(&mut self, session: SessionId, seq: u64) {
+        self.end_waiting(LockId { session, seq }, Denial::Cancelled);
+    }
+
+    pub(super) fn time_out(&mut self, id: LockId) {
+        self.end_waiting(id, Denial::TimedOut);
+    }
+
+    fn end_waiting(&mut self, id: LockId, why: Denial) {
+        let Some(lock) = self.locks.get_mut(&id) else { return };
+        let new = lock.granted.is_none();
+        let Some(pending) = &mut lock.pending else { return };
+        let op = pending.op;
+        if new {
+            // A grant that is under way finds no lock here any more, and the unlock behind it takes it back.
+            self.remove(id);
+            self.answer(id, op, Answer::Denied(why));
+            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
+            self.send_operation(id, UNLOCK_OP, kind);
+        } else if self.reported.is_some() {
+            // Only the master knows whether the grant came first.
+            pending.cancelled = Some(why);
+            self.send_operation(id, op, OperationKind::Cancel);
+        } else {
+            self.take_pending(id);
+            self.answer(id, op, Answer::Denied(why));
+        }
+    }
+
+    /// The driver found the lease over when it was about to send a grant, and sent a denial instead.
+    pub(crate) fn undelivered(&mut self, id: LockId, op: u32) {
+        if op == 0 && self.locks.contains_key(&id) {
+            self.remove(id);
+            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
+            self.send_operation(id, UNLOCK_OP, kind);
+        }
+    }
+
+    /// Every request that waits is denied: no master can be reached, or the daemon goes down.
+    pub(crate) fn deny_waiting(&mut self, why: Denial) {
+        let mut ids: Vec<LockId> =
+            self.locks.iter().filter(|(_, lock)| lock.granted.is_none()).map(|(id, _)| *id).collect();
+        ids.sort();
+        for id in ids {
+            self.end_waiting(id, why);
+        }
+    }
+}
+
+/// A wait of zero is NOQUEUE; one beyond ten years has no end.
+fn wait_limit(now: Now, flags: LockFlags, timeout_ms: Option<u64>) -> (LockFlags, Option<BootTime>) {
+    match timeout_ms {
+        Some(0) => (flags | LockFlags::NOQUEUE, None),
+        Some(ms) if ms <= MAX_TIMEOUT_MS => (flags, Some(now.boot + Duration::from_millis(ms))),
+        _ => (flags, None),
+    }
+}
