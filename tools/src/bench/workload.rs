@@ -46,7 +46,7 @@ impl Generator {
             Workload::Convert => (name(format_args!("{run:x}/{client}/{n}")), Mode::NL),
             Workload::ReadMostly => {
                 let random = self.draw();
-                let mode = if random % 10 == 0 { Mode::EX } else { Mode::PR };
+                let mode = if random.is_multiple_of(10) { Mode::EX } else { Mode::PR };
                 (name(format_args!("{run:x}/shared/{}", (random >> 8) % u64::from(self.names))), mode)
             }
         }

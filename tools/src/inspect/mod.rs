@@ -15,16 +15,20 @@ use crate::common::json::document;
 use crate::common::names;
 use crate::common::text::count;
 use clap::{Parser, Subcommand};
+use image::Image;
 use json::{
     HeartbeatJson, HeartbeatsDocument, LockJson, LocksDocument, SlotDocument, SummaryDocument, ViewDocument, ViewJson,
 };
-use mxlock_format::NodeId;
+use mxlock_format::{LockRecord, NodeId};
 use read::Reader;
 use serde::Serialize;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// Twice the default of `clear_behind_ms`.
+const DEFAULT_AGAIN_AFTER_MS: u64 = 200;
 
 const EXAMPLES: &str = "\
 EXAMPLES
@@ -89,7 +93,7 @@ pub(crate) enum Command {
     Verify {
         /// A finding counts only if it is still there when read again after this time: twice the clear_behind_ms of
         /// the cluster
-        #[arg(long, value_name = "MS", default_value_t = 200)]
+        #[arg(long, value_name = "MS", default_value_t = DEFAULT_AGAIN_AFTER_MS)]
         again_after_ms: u64,
     },
 }
@@ -191,6 +195,16 @@ struct VerifyDocument<'a> {
 }
 
 fn verify(reader: &Reader, again_after: Duration, json: bool) -> Outcome {
+    let (image, report) = verified(reader, again_after)?;
+    let clean = report.findings.is_empty();
+    let (slots, records) = (image.geometry().slot_count, image.records().count());
+    let document = VerifyDocument { clean, slots, records, report: &report };
+    print(json, &document, || verdict(&report, slots, records))?;
+    Ok(u8::from(!clean))
+}
+
+/// Looks once, and again if there are findings that a running cluster may be about to mend.
+fn verified(reader: &Reader, again_after: Duration) -> Result<(Image, verify::Report), Failure> {
     let mut image = reader.read_all()?;
     let mut report = verify::Report::of(&image);
     if !report.findings.is_empty() && image.good_heartbeats().any(|heartbeat| heartbeat.state.is_active()) {
@@ -198,11 +212,30 @@ fn verify(reader: &Reader, again_after: Duration, json: bool) -> Outcome {
         image = reader.read_all()?;
         report = report.confirm(verify::Report::of(&image));
     }
-    let clean = report.findings.is_empty();
-    let (slots, records) = (image.geometry().slot_count, image.records().count());
-    let document = VerifyDocument { clean, slots, records, report: &report };
-    print(json, &document, || verdict(&report, slots, records))?;
-    Ok(u8::from(!clean))
+    Ok((image, report))
+}
+
+/// For `mxlock demo`: the table of the locks in a namespace.
+pub(crate) fn locks_in_namespace(path: &Path, namespace: &[u8]) -> Result<String, Failure> {
+    let image = Reader::open(path)?.read_all()?;
+    Ok(show::locks(&image, |record| is_in(record, namespace)))
+}
+
+/// For `mxlock demo`: how many records are in a namespace.
+pub(crate) fn count_in_namespace(path: &Path, namespace: &[u8]) -> Result<usize, Failure> {
+    let image = Reader::open(path)?.read_all()?;
+    Ok(image.records().filter(|(_, record)| is_in(record, namespace)).count())
+}
+
+/// For `mxlock demo`: whether the lockstate is clean, and what `verify` prints.
+pub(crate) fn verify_text(path: &Path) -> Result<(bool, String), Failure> {
+    let (image, report) = verified(&Reader::open(path)?, Duration::from_millis(DEFAULT_AGAIN_AFTER_MS))?;
+    let text = verdict(&report, image.geometry().slot_count, image.records().count());
+    Ok((report.findings.is_empty(), text))
+}
+
+fn is_in(record: &LockRecord, namespace: &[u8]) -> bool {
+    record.resource.name().is_some_and(|name| name.namespace() == namespace)
 }
 
 fn verdict(report: &verify::Report, slots: u32, records: usize) -> String {

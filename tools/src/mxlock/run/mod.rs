@@ -15,6 +15,7 @@ use mxlock_format::{Resource, Token};
 use mxlock_proto::client::Denial;
 use nix::sys::signal::Signal;
 use process::Family;
+pub(super) use process::die_with_parent;
 use status_fd::{Event, StatusFd};
 use std::ffi::{OsStr, OsString};
 use std::io;

@@ -52,22 +52,13 @@ impl Family {
         let mut old_mask = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&watched_signals()), Some(&mut old_mask))?;
 
-        let parent = getpid();
         let (program, arguments) = command.split_first().expect("the command line has a COMMAND");
         let mut prepared = Command::new(program);
         prepared.args(arguments).envs(environment.iter().copied());
-        // SAFETY: between fork and exec only prctl, getppid and sigprocmask are called: all are async-signal-safe, and
-        // nothing is allocated.
+        die_with_parent(&mut prepared, Signal::SIGKILL);
+        // SAFETY: sigprocmask is async-signal-safe, and nothing is allocated.
         unsafe {
-            prepared.pre_exec(move || {
-                set_pdeathsig(Signal::SIGKILL)?;
-                if getppid() != parent {
-                    // The parent died before the line above: nobody would kill this process.
-                    return Err(Errno::ESRCH.into());
-                }
-                sigprocmask(SigmaskHow::SIG_SETMASK, Some(&old_mask), None)?;
-                Ok(())
-            });
+            prepared.pre_exec(move || Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&old_mask), None)?));
         }
         let child = prepared.spawn()?;
         Ok(Family { child: Pid::from_raw(child.id() as i32), ended: None, gone: false })
@@ -113,6 +104,23 @@ impl Family {
     pub(super) fn is_gone(&mut self) -> bool {
         self.reap();
         self.gone
+    }
+}
+
+/// Lets the kernel send a signal to the child when the thread that starts it ends.
+pub(in crate::mxlock) fn die_with_parent(command: &mut Command, signal: Signal) {
+    let parent = getpid();
+    // SAFETY: between fork and exec only prctl and getppid are called: both are async-signal-safe, and nothing is
+    // allocated.
+    unsafe {
+        command.pre_exec(move || {
+            set_pdeathsig(signal)?;
+            if getppid() != parent {
+                // The parent died before the line above: nobody would end this process.
+                return Err(Errno::ESRCH.into());
+            }
+            Ok(())
+        });
     }
 }
 
