@@ -217,11 +217,11 @@ impl Core {
         let written = beat.write.as_ref().filter(|write| write.result.is_ok()).map(|write| write.image);
         self.cluster.set_lock_count(self.member.held_count());
         self.cluster.on_beat(self.now.boot, beat);
-        if let (Some(after), Some(written)) = (self.announce_after, written) {
-            if written >= after {
-                self.announce_after = None;
-                self.tell_others_to_look();
-            }
+        if let (Some(after), Some(written)) = (self.announce_after, written)
+            && written >= after
+        {
+            self.announce_after = None;
+            self.tell_others_to_look();
         }
         self.watch_peers();
         self.judge_links();

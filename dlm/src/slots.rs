@@ -92,7 +92,7 @@ impl Slots {
     pub(crate) fn new(slot_count: u32) -> Slots {
         let mut used = vec![0; (slot_count as usize).div_ceil(64)];
         // Bits behind the last slot are never free.
-        if slot_count % 64 != 0 {
+        if !slot_count.is_multiple_of(64) {
             *used.last_mut().expect("at least one word") = u64::MAX << (slot_count % 64);
         }
         Slots { entries: vec![Entry::default(); slot_count as usize], used, used_count: 0, in_flight: BTreeMap::new() }

@@ -10,11 +10,11 @@ use mxlock_proto::peer::{NewLock, Operation, OperationKind};
 impl Master {
     pub(super) fn operate(&mut self, now: Now, from: NodeId, incarnation: Incarnation, operation: Operation) {
         let Operation { lock, op, kind } = operation;
-        if let Some(view) = self.table.get(lock) {
-            if view.payload.node != from || view.standing == Standing::Possible {
-                self.log(Event::PeerFault { node: from, fault: crate::event::PeerFault::ForeignLock });
-                return;
-            }
+        if let Some(view) = self.table.get(lock)
+            && (view.payload.node != from || view.standing == Standing::Possible)
+        {
+            self.log(Event::PeerFault { node: from, fault: crate::event::PeerFault::ForeignLock });
+            return;
         }
         match kind {
             OperationKind::Lock(new) => self.request(now, from, incarnation, lock, op, *new),

@@ -278,11 +278,11 @@ impl Master {
                 break;
             }
             self.behind.pop_first();
-            if let Some(later) = self.behind_due.remove(&slot).filter(|later| *later > now.boot) {
-                if matches!(self.slots.owner(slot), Owner::Standing(_)) {
-                    self.behind.insert((later, slot));
-                    continue;
-                }
+            if let Some(later) = self.behind_due.remove(&slot).filter(|later| *later > now.boot)
+                && matches!(self.slots.owner(slot), Owner::Standing(_))
+            {
+                self.behind.insert((later, slot));
+                continue;
             }
             self.slots.leave_behind(slot);
             if let Owner::Standing(_) = self.slots.owner(slot) {
@@ -337,10 +337,10 @@ impl Master {
             return;
         }
         self.values_written(slot);
-        if let Owner::Lock(lock) = self.slots.owner(slot) {
-            if self.table.get(lock).is_some_and(|view| matches!(view.payload.settling, Settling::Grant { .. })) {
-                self.settle(now, lock);
-            }
+        if let Owner::Lock(lock) = self.slots.owner(slot)
+            && self.table.get(lock).is_some_and(|view| matches!(view.payload.settling, Settling::Grant { .. }))
+        {
+            self.settle(now, lock);
         }
         if dirty {
             self.write_now(slot);

@@ -56,10 +56,10 @@ impl Member {
     }
 
     pub(crate) fn queued(&mut self, id: LockId, op: u32, place: u64) {
-        if let Some(pending) = self.locks.get_mut(&id).and_then(|lock| lock.pending.as_mut()) {
-            if pending.op == op {
-                pending.position = Some(place);
-            }
+        if let Some(pending) = self.locks.get_mut(&id).and_then(|lock| lock.pending.as_mut())
+            && pending.op == op
+        {
+            pending.position = Some(place);
         }
     }
 

@@ -33,10 +33,10 @@ impl Member {
                 again.push((unlocking.order, id));
             }
             let placed = lock.pending.as_ref().filter(|pending| pending.position.is_some());
-            if let Some(pending) = &lock.pending {
-                if placed.is_none() || pending.cancelled.is_some() {
-                    again.push((pending.order, id));
-                }
+            if let Some(pending) = &lock.pending
+                && (placed.is_none() || pending.cancelled.is_some())
+            {
+                again.push((pending.order, id));
             }
             if lock.granted.is_none() && placed.is_none() {
                 continue;

@@ -231,16 +231,18 @@ impl Core {
             }
             return;
         }
-        if view.phase == Phase::Active && view.master != me && self.leave_asked != Some(view.epoch) {
-            if self.links[view.master.index()].as_ref().is_some_and(Link::is_up) {
-                self.leave_asked = Some(view.epoch);
-                self.cluster.leave(self.now.boot);
-                self.next_ask += 1;
-                let id = self.next_ask;
-                let process = Process::default();
-                let request = AdminRequest::Leave { release: false };
-                self.send_to(view.master, Epoch(0), PeerMessage::Ask { id, process, request });
-            }
+        if view.phase == Phase::Active
+            && view.master != me
+            && self.leave_asked != Some(view.epoch)
+            && self.links[view.master.index()].as_ref().is_some_and(Link::is_up)
+        {
+            self.leave_asked = Some(view.epoch);
+            self.cluster.leave(self.now.boot);
+            self.next_ask += 1;
+            let id = self.next_ask;
+            let process = Process::default();
+            let request = AdminRequest::Leave { release: false };
+            self.send_to(view.master, Epoch(0), PeerMessage::Ask { id, process, request });
         }
     }
 
