@@ -159,6 +159,7 @@ impl DiskError {
             DiskError::Conflict(_) => ErrorKind::Conflict,
             DiskError::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => ErrorKind::Permission,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::CannotCreate,
                 _ if source.raw_os_error() == Some(libc::EBUSY) => ErrorKind::Conflict,
                 _ => ErrorKind::Io,
             },
