@@ -46,6 +46,10 @@ fn usage(program: &str, error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = write!(std::io::stderr(), "{text}");
+        return Code::Usage.into();
+    }
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     say(program, text.trim_end());
     Code::Usage.into()
