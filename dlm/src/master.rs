@@ -188,7 +188,7 @@ impl Master {
         match message {
             PeerMessage::Operation(operation) => self.operate(now, from, incarnation, operation),
             PeerMessage::Session { session, presence } => self.session(now, from, session, presence),
-            PeerMessage::Claim(question) => self.claim(now, from, incarnation, question),
+            PeerMessage::Claim(question) => self.claim(now, from, question),
             _ => {}
         }
         self.run_effects(now);

@@ -95,7 +95,7 @@ struct OwnedLock {
 /// A `Hello` that waits for the master's verdict.
 #[derive(Debug)]
 struct WaitingClaim {
-    conn: ConnId,
+    conn: Option<ConnId>,
     process: Process,
     hello: Hello,
     asked: bool,
@@ -114,6 +114,8 @@ pub(crate) struct Member {
     locks: Map<LockId, OwnedLock>,
     claims: BTreeMap<SessionId, WaitingClaim>,
     timeouts: BTreeSet<(BootTime, LockId)>,
+    /// Sessions with a deadline, by time.
+    orphans: BTreeSet<(BootTime, SessionId)>,
     next_order: u64,
     /// The reign whose master was told what this node holds.
     reported: Option<Epoch>,
@@ -143,6 +145,7 @@ impl Member {
             locks: Map::default(),
             claims: BTreeMap::new(),
             timeouts: BTreeSet::new(),
+            orphans: BTreeSet::new(),
             next_order: 0,
             reported: None,
             lease_until: None,
@@ -317,7 +320,7 @@ impl Member {
     /// The next time at which something has to happen by itself.
     pub(crate) fn deadline(&self) -> Option<BootTime> {
         let timeout = self.timeouts.first().map(|(at, _)| *at);
-        let orphans = self.sessions.values().filter_map(|session| session.deadline).min();
+        let orphans = self.orphans.first().map(|(at, _)| *at);
         [timeout, orphans].into_iter().flatten().min()
     }
 
@@ -329,13 +332,10 @@ impl Member {
             self.timeouts.pop_first();
             self.time_out(id);
         }
-        let over: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.deadline.is_some_and(|at| at <= now.boot))
-            .map(|(id, _)| *id)
-            .collect();
-        for session in over {
+        while let Some(&(at, session)) = self.orphans.first() {
+            if at > now.boot {
+                break;
+            }
             self.orphans_expired(session);
         }
     }

@@ -61,6 +61,8 @@ pub struct Core {
     waiting: Vec<Waiting>,
     next_ask: u64,
     stopped: bool,
+    /// Before this time `on_time` has nothing to do.
+    wake_at: BootTime,
     out: VecDeque<Output>,
 }
 
@@ -106,6 +108,7 @@ impl Core {
             waiting: Vec::new(),
             next_ask: 0,
             stopped: false,
+            wake_at: BootTime(0),
             out: VecDeque::new(),
             now,
             config,
@@ -118,6 +121,8 @@ impl Core {
         if self.stopped {
             return;
         }
+        // Deadlines that come up meanwhile are found by the driver, which asks `next_wakeup` before it sleeps.
+        let timed = matches!(input, Input::Tick | Input::Beat(_));
         match input {
             Input::Tick => {}
             Input::Beat(beat) => self.beat(beat),
@@ -155,7 +160,10 @@ impl Core {
             Input::ProcessGone { process } => self.member.process_gone(now, process),
             Input::Shutdown => self.shutdown(),
         }
-        self.on_time();
+        if now.boot >= self.wake_at || timed {
+            self.on_time();
+            self.wake_at = self.next_wakeup().unwrap_or(BootTime(u64::MAX));
+        }
         self.pump();
     }
 
@@ -489,7 +497,7 @@ impl Core {
             PeerMessage::Outcome(outcome) => self.member.outcome(outcome),
             PeerMessage::Queued { lock, op, position } => self.member.queued(lock, op, position),
             PeerMessage::Bast { lock, wanted } => self.member.bast(lock, wanted),
-            PeerMessage::Claimed(verdict) => self.member.claimed(verdict),
+            PeerMessage::Claimed(verdict) => self.member.claimed(self.now, verdict),
             PeerMessage::Lost { lock, reason } => self.member.lost(lock, reason),
             _ => {}
         }

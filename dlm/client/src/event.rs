@@ -60,6 +60,8 @@ impl std::fmt::Display for Loss {
         f.write_str(match self {
             Loss::Daemon(LossReason::Excluded) => "the node was excluded after it had lost its lease",
             Loss::Daemon(LossReason::Expired) => "it was not claimed again in time",
+            Loss::Daemon(LossReason::Adopted) => "somebody adopted it while this client was away",
+            Loss::Daemon(LossReason::Left) => "its node leaves the cluster",
             Loss::Daemon(_) => "the daemon ended it",
             Loss::NotConfirmed => "the daemon did not confirm it after a reconnect",
             Loss::Lease => "the node's lease ended",

@@ -76,6 +76,11 @@ impl Table {
         self.held > 0
     }
 
+    /// Whether there is anything that a session must be taken up again for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.values().all(|entry| entry.lost.is_some())
+    }
+
     pub(crate) fn get(&self, seq: u64) -> Option<&Entry> {
         self.entries.get(&seq)
     }
@@ -286,13 +291,19 @@ impl Table {
         if !guarded {
             self.entries.remove(&seq);
         }
+        let mut given_up = silent;
         for pending in pending {
-            // A value that could not be written is not kept quiet about.
-            let unlocked = matches!(&pending.request, Request::Unlock(unlock) if unlock.lvb.is_none());
-            let answer = if unlocked { Answer::Unlocked } else { Answer::Denied(Denial::SessionOver) };
+            let answer = match &pending.request {
+                // The lock is no more, as was asked for. Whether a value was written cannot be known.
+                Request::Unlock(unlock) => {
+                    given_up = true;
+                    if unlock.lvb.is_none() { Answer::Unlocked } else { Answer::Denied(Denial::SessionOver) }
+                }
+                _ => Answer::Denied(Denial::SessionOver),
+            };
             self.report(seq, pending.op, answer, silent);
         }
-        if was_held && !silent {
+        if was_held && !given_up {
             self.events.push_back(Event::Lost { seq, loss });
         }
     }

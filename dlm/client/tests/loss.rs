@@ -84,6 +84,43 @@ fn a_reconnect_claims_and_repeats() {
     conn.unlock_next();
 }
 
+/// An unlock that was carried out before the connection was lost is no loss: nobody held the lock any more.
+#[test]
+fn an_unlock_in_between_is_no_loss() {
+    let fake = Fake::new();
+    let (client, mut conn) = fake.client(fake.options(), 7);
+    take(&client, &mut conn, "a");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let Request::Unlock(_) = conn.next() else { panic!() };
+            drop(conn);
+            let mut conn = fake.accept();
+            assert_eq!(conn.hello().claims.len(), 1);
+            conn.welcome(&fake.page, 7, &[1]);
+        });
+        client.guard(1).unwrap().unlock(None).unwrap();
+    });
+    assert!(!events(&client, 2).iter().any(|event| matches!(event, Event::Lost { .. })));
+}
+
+/// A client without locks has nothing to take up: it opens a new session.
+#[test]
+fn without_locks_a_new_session_is_opened() {
+    let fake = Fake::new();
+    let (client, conn) = fake.client(fake.options(), 7);
+    drop(conn);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut conn = fake.accept();
+            assert_eq!(conn.hello().resume, None);
+            conn.welcome(&fake.page, 8, &[]);
+            conn.grant_next(Mode::EX);
+        });
+        assert_eq!(client.lock(&spec("a")).unwrap().keep(), 1);
+    });
+    assert_eq!(client.session_id(), Some(SessionId(8)));
+}
+
 /// A blocking call survives a lost connection: it waits on over the reconnect.
 #[test]
 fn a_waiting_call_survives_a_reconnect() {
@@ -175,11 +212,12 @@ fn an_unknown_session_is_a_loss() {
 /// begins.
 #[test]
 fn without_a_daemon_locks_end_at_the_deadline() {
-    let mut fake = Fake::with_lease(300_000_000);
+    let mut fake = Fake::new();
     let (client, mut conn) = fake.client(fake.options(), 7);
     take(&client, &mut conn, "a");
     let lock = client.guard(1).unwrap();
-    let deadline_ns = client.lease().unwrap().deadline_ns();
+    let deadline_ns = fake.page.end_in(Duration::from_secs(1));
+    assert_eq!(client.lease().unwrap().deadline_ns(), deadline_ns);
     fake.stop();
     drop(conn);
     assert_eq!(events(&client, 1), [Event::Disconnected]);
@@ -210,10 +248,10 @@ fn without_a_daemon_locks_end_at_the_deadline() {
 /// A welcome that comes after the deadline revives nothing: the client had to stop before.
 #[test]
 fn a_late_welcome_revives_nothing() {
-    let fake = Fake::with_lease(300_000_000);
+    let fake = Fake::new();
     let (client, mut conn) = fake.client(fake.options(), 7);
     take(&client, &mut conn, "a");
-    let deadline_ns = client.lease().unwrap().deadline_ns();
+    let deadline_ns = fake.page.end_in(Duration::from_secs(1));
     drop(conn);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -270,9 +308,10 @@ fn a_new_incarnation_has_none_of_the_old_locks() {
 /// Whoever waits for one lock while holding another hears of the lease at once, daemon or no daemon.
 #[test]
 fn a_waiting_call_ends_with_the_lease() {
-    let fake = Fake::with_lease(300_000_000);
+    let fake = Fake::new();
     let (client, mut conn) = fake.client(fake.options(), 7);
     take(&client, &mut conn, "a");
+    fake.page.end_in(Duration::from_millis(300));
     // The daemon hangs: it reads nothing and renews nothing, but the connection stands.
     let error = client.lock(&spec("b")).unwrap_err();
     assert!(matches!(error, ClientError::LeaseLost), "{error}");
@@ -399,9 +438,10 @@ fn a_daemon_that_does_not_greet_is_not_waited_for() {
 /// The event loop's descriptor stays the same over a reconnect and wakes for the lease deadline without a daemon.
 #[test]
 fn the_descriptor_survives_and_wakes_at_the_deadline() {
-    let mut fake = Fake::with_lease(400_000_000);
+    let mut fake = Fake::new();
     let (client, mut conn) = fake.client(fake.options(), 7);
     take(&client, &mut conn, "a");
+    fake.page.end_in(Duration::from_secs(2));
     let first = client.as_fd().unwrap().as_raw_fd();
     let sleep = || {
         let mut fds = [PollFd::new(client.as_fd().unwrap(), PollFlags::POLLIN)];

@@ -7,7 +7,9 @@
 //! word 2   lease deadline, CLOCK_BOOTTIME nanoseconds; 0: lost       others: zero
 //! ```
 //!
-//! Words are native u64 (one machine). Only word 2 changes after the page has been passed on. The daemon seals the file
+//! Words are native u64 (one machine). After the page has been passed on only words 2 and 3 change. A node that was
+//! excluded rejoins under a new incarnation: the daemon stores that *before* it sets a deadline again, so that a client
+//! that only looks at the page never takes the new lease for that of its old locks. The daemon seals the file
 //! with F_SEAL_SHRINK (else a client could get SIGBUS), F_SEAL_GROW and, after mapping it, F_SEAL_FUTURE_WRITE and
 //! F_SEAL_SEAL. This file is the layout; who maps the page hands the words in.
 
@@ -74,14 +76,20 @@ impl<'a> LeasePage<'a> {
         self.0[DEADLINE_NS].store(boottime_ns, Ordering::Release);
     }
 
+    /// Says under which incarnation the node goes on. For the daemon, after the old lease and *before* the next one.
+    pub fn set_incarnation(self, incarnation: Incarnation) {
+        self.0[INCARNATION].store(incarnation.0, Ordering::Release);
+    }
+
     /// The end of the lease in CLOCK_BOOTTIME nanoseconds; 0: it is lost.
     pub fn deadline_ns(self) -> u64 {
         self.0[DEADLINE_NS].load(Ordering::Acquire)
     }
 
-    /// Which start of the daemon made the page.
+    /// The incarnation that the deadline is for. A reader asks for the deadline first: then a deadline of a new
+    /// incarnation comes with at least that incarnation.
     pub fn incarnation(self) -> Incarnation {
-        Incarnation(self.0[INCARNATION].load(Ordering::Relaxed))
+        Incarnation(self.0[INCARNATION].load(Ordering::Acquire))
     }
 
     /// The grace time: what depends on a lost lock must have ended by deadline + grace.
@@ -115,8 +123,9 @@ mod tests {
         let daemon = LeasePage::init(&words, Incarnation(7), 3_000);
         let client = LeasePage::open(&words).unwrap();
         assert_eq!((client.deadline_ns(), client.incarnation(), client.grace_ms()), (0, Incarnation(7), 3_000));
+        daemon.set_incarnation(Incarnation(8));
         daemon.set_deadline_ns(99);
-        assert_eq!(client.deadline_ns(), 99);
+        assert_eq!((client.deadline_ns(), client.incarnation()), (99, Incarnation(8)));
     }
 
     /// A foreign memfd is not believed.

@@ -250,6 +250,11 @@ impl Cluster {
     fn wished_view(&self) -> Option<View> {
         let view = self.view?;
         let mandate = &self.mandate;
+        if view.phase == Phase::Recovering && !mandate.activate {
+            // Who comes and goes meanwhile is settled with the activation: every view {recovering} would be a reign of
+            // its own, and the recovery begin anew.
+            return None;
+        }
         let gone = self.gone_members(&view);
         let admitted: NodeSet = self.admissible().filter(|&node| !gone.contains(node)).collect();
         let mut next = View {

@@ -132,9 +132,11 @@ impl Master {
     /// A new incarnation has taken the slot of `node`: what the old one owned are possible holders until their sessions
     /// have spoken or their lifetimes, counted from now, have ended (sections 6 and 7).
     pub(crate) fn replaced(&mut self, now: Now, node: NodeId, incarnation: Incarnation) {
-        if self.reported.get(&node).is_some_and(|known| *known != incarnation) {
-            self.reported.remove(&node);
+        if self.reported.get(&node) == Some(&incarnation) {
+            // It has spoken already, and what it has claimed is its own.
+            return;
         }
+        self.reported.remove(&node);
         self.stop_awaiting(node, Some(incarnation));
         let mut locks: Vec<LockId> = self
             .table
@@ -290,7 +292,7 @@ impl Master {
     }
 
     /// A session that its daemon does not remember: which of its locks stand?
-    pub(super) fn claim(&mut self, now: Now, from: NodeId, incarnation: Incarnation, question: ClaimQuestion) {
+    pub(super) fn claim(&mut self, now: Now, from: NodeId, question: ClaimQuestion) {
         let ClaimQuestion { session, process, claims } = question;
         let mut possible: Vec<LockId> = self
             .table
@@ -308,7 +310,7 @@ impl Master {
         }
         let mut standing = Vec::new();
         for claim in claims {
-            if let Some(lock) = self.claimed(now, incarnation, session, &claim, &possible) {
+            if let Some(lock) = self.claimed(now, session, &claim, &possible) {
                 standing.push(lock);
             }
         }
@@ -322,7 +324,6 @@ impl Master {
                 unwanted.push(lock);
                 continue;
             }
-            self.table.payload_mut(lock).expect("still there").incarnation = incarnation;
             standing.push(lock);
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
         }
@@ -333,14 +334,7 @@ impl Master {
         self.forgive_damage();
     }
 
-    fn claimed(
-        &mut self,
-        now: Now,
-        incarnation: Incarnation,
-        session: SessionId,
-        claim: &Claim,
-        possible: &[LockId],
-    ) -> Option<LockId> {
+    fn claimed(&mut self, now: Now, session: SessionId, claim: &Claim, possible: &[LockId]) -> Option<LockId> {
         let lock = LockId { session, seq: claim.seq };
         let range = claim.range.unwrap_or(ByteRange::ALL);
         let known = if possible.binary_search(&lock).is_ok() {
@@ -362,7 +356,8 @@ impl Master {
             }
         }
         let holder = self.table.payload_mut(lock).expect("known or renamed");
-        holder.incarnation = incarnation;
+        // The record keeps the old incarnation: until its daemon lists the session in a report, nobody may take its silence
+        // about the lock for a word.
         holder.token = holder.token.max(claim.token);
         let _ = self.table.restate(lock, Some(claim.mode), None, Standing::Confirmed, &mut self.effects);
         if slot != NO_SLOT {

@@ -65,7 +65,15 @@ impl Member {
             return self.attach(id, conn, lost);
         }
         // This daemon does not remember it: the master knows from the records (section 6).
-        self.claims.insert(id, WaitingClaim { conn, process, hello, asked: false });
+        if let Some(claim) = self.claims.get_mut(&id).filter(|claim| claim.process == process) {
+            // It reconnected before the verdict came.
+            if let Some(old) = claim.conn.replace(conn) {
+                self.out.push_back(Output::Close { conn: old });
+            }
+            claim.hello = hello;
+            return;
+        }
+        self.claims.insert(id, WaitingClaim { conn: Some(conn), process, hello, asked: false });
         self.ask_claims();
     }
 
@@ -78,11 +86,11 @@ impl Member {
     fn attach(&mut self, id: SessionId, conn: ConnId, lost: Vec<u64>) {
         let session = self.sessions.get_mut(&id).expect("an open session");
         let away = session.conn.is_none() && !session.locks.is_empty();
-        session.deadline = None;
         if let Some(old) = session.conn.replace(conn) {
             self.conns.entry(old).and_modify(|c| c.session = None);
             self.out.push_back(Output::Close { conn: old });
         }
+        self.set_deadline(id, None);
         self.conns.get_mut(&conn).expect("an open connection").session = Some(id);
         if away {
             self.tell_presence(id, Presence::Here);
@@ -114,10 +122,10 @@ impl Member {
     }
 
     /// The master's word about a session that this daemon did not remember.
-    pub(crate) fn claimed(&mut self, verdict: ClaimVerdict) {
+    pub(crate) fn claimed(&mut self, now: Now, verdict: ClaimVerdict) {
         let Some(claim) = self.claims.remove(&verdict.session) else { return };
         if !verdict.known {
-            return self.refuse_hello(claim.conn, Refusal::UnknownSession);
+            return claim.conn.into_iter().for_each(|conn| self.refuse_hello(conn, Refusal::UnknownSession));
         }
         let id = verdict.session;
         self.open(id, claim.process, false);
@@ -159,8 +167,9 @@ impl Member {
         }
         let session = &self.sessions[&id];
         let lost = claim.hello.claims.iter().map(|c| c.seq).filter(|seq| !session.locks.contains(seq)).collect();
-        if self.conns.contains_key(&claim.conn) {
-            self.attach(id, claim.conn, lost);
+        match claim.conn {
+            Some(conn) => self.attach(id, conn, lost),
+            None => self.set_deadline(id, Some(now.boot + self.orphan_lifetime)),
         }
     }
 }

@@ -5,7 +5,11 @@ use super::*;
 impl Member {
     pub(crate) fn disconnected(&mut self, now: Now, conn: ConnId) {
         let Some(Conn { session, .. }) = self.conns.remove(&conn) else { return };
-        self.claims.retain(|_, claim| claim.conn != conn);
+        for claim in self.claims.values_mut() {
+            // The verdict is still to come: what stands then waits for the client as an orphan.
+            claim.conn.take_if(|waiting| *waiting == conn);
+        }
+        self.claims.retain(|_, claim| claim.conn.is_some() || claim.asked);
         let Some(id) = session else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.conn != Some(conn) {
@@ -16,10 +20,10 @@ impl Member {
             return;
         }
         // The process may still live: its locks are orphans until it is back.
-        session.deadline = Some(now.boot + self.orphan_lifetime);
         if session.locks.is_empty() {
             self.end_session(id);
         } else {
+            self.set_deadline(id, Some(now.boot + self.orphan_lifetime));
             self.tell_presence(id, Presence::Away);
         }
     }
@@ -41,7 +45,6 @@ impl Member {
     fn session_over(&mut self, now: Now, id: SessionId, may_linger: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.gone = true;
-        session.deadline = None;
         let process = session.process;
         if let Some(conn) = session.conn.take() {
             self.conns.entry(conn).and_modify(|c| c.session = None);
@@ -61,20 +64,18 @@ impl Member {
                 self.release_silently(lock_id);
             }
         }
-        self.out.push_back(Output::Unwatch { process });
-        let session = self.sessions.get_mut(&id).expect("still there");
-        if session.locks.is_empty() {
-            self.sessions.remove(&id);
-            return;
+        if self.sessions[&id].locks.is_empty() {
+            return self.end_session(id);
         }
-        session.deadline = longest.map(|ms| now.boot + Duration::from_millis(ms.into()));
+        self.unwatch(process);
+        self.set_deadline(id, longest.map(|ms| now.boot + Duration::from_millis(ms.into())));
         self.tell_presence(id, Presence::Gone);
     }
 
     /// The lifetime of a session's orphans has run out.
     pub(super) fn orphans_expired(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.deadline = None;
+        self.set_deadline(id, None);
+        let Some(session) = self.sessions.get(&id) else { return };
         for seq in session.locks.clone() {
             let lock_id = LockId { session: id, seq };
             if !(self.locks[&lock_id].persistent && self.locks[&lock_id].granted.is_some()) {
@@ -87,8 +88,27 @@ impl Member {
     }
 
     pub(super) fn end_session(&mut self, id: SessionId) {
+        self.set_deadline(id, None);
         if let Some(session) = self.sessions.remove(&id) {
-            self.out.push_back(Output::Unwatch { process: session.process });
+            self.unwatch(session.process);
+        }
+    }
+
+    /// Nobody is interested in a process any more when its last session is over.
+    fn unwatch(&mut self, process: Process) {
+        if !self.sessions.values().any(|session| session.process == process && !session.gone) {
+            self.out.push_back(Output::Unwatch { process });
+        }
+    }
+
+    /// When the orphans of a session end.
+    pub(super) fn set_deadline(&mut self, id: SessionId, deadline: Option<BootTime>) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(old) = std::mem::replace(&mut session.deadline, deadline) {
+            self.orphans.remove(&(old, id));
+        }
+        if let Some(at) = deadline {
+            self.orphans.insert((at, id));
         }
     }
 

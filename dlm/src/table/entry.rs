@@ -8,8 +8,25 @@ use mxlock_format::{ByteRange, LockId, Lvb, Mode, Resource};
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct ModeSet(u8);
 
+/// By mode, the modes that conflict with it.
+const CONFLICTING: [ModeSet; 6] = ModeSet::table(false);
+/// By mode, the modes that permit everything that it does.
+const COVERING: [ModeSet; 6] = ModeSet::table(true);
+
 impl ModeSet {
     pub(super) const EMPTY: ModeSet = ModeSet(0);
+
+    const fn table(covering: bool) -> [ModeSet; 6] {
+        let mut sets = [ModeSet::EMPTY; 6];
+        let mut pair = 0;
+        while pair < 36 {
+            let (mode, other) = (Mode::ALL[pair / 6], Mode::ALL[pair % 6]);
+            let belongs = if covering { other.covers(mode) } else { !other.compatible(mode) };
+            sets[pair / 6].0 |= (belongs as u8) << (pair % 6);
+            pair += 1;
+        }
+        sets
+    }
 
     pub(super) fn insert(&mut self, mode: Mode) {
         self.0 |= 1 << mode as u8;
@@ -21,17 +38,22 @@ impl ModeSet {
 
     /// The modes, strongest first.
     pub(super) fn iter(self) -> impl Iterator<Item = Mode> {
-        Mode::ALL.into_iter().rev().filter(move |&mode| self.contains(mode))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let highest = rest.checked_ilog2()?;
+            rest &= !(1 << highest);
+            Some(Mode::ALL[highest as usize])
+        })
     }
 
     /// Whether some mode in the set permits everything that `mode` does.
     pub(super) fn covers(self, mode: Mode) -> bool {
-        self.iter().any(|member| member.covers(mode))
+        self.0 & COVERING[mode as usize].0 != 0
     }
 
     /// Whether `mode` conflicts with any mode in the set.
     pub(super) fn conflicts(self, mode: Mode) -> bool {
-        self.iter().any(|member| !member.compatible(mode))
+        self.0 & CONFLICTING[mode as usize].0 != 0
     }
 }
 
@@ -58,7 +80,12 @@ impl ModeCounts {
 
     /// The modes that occur, one occurrence of each in `except` not counted.
     pub(super) fn modes_except(&self, except: ModeSet) -> ModeSet {
-        Mode::ALL.into_iter().filter(|&mode| self.0[mode as usize] > u32::from(except.contains(mode))).collect()
+        let mut set = ModeSet::EMPTY;
+        for mode in Mode::ALL {
+            let remain = self.0[mode as usize] > u32::from(except.contains(mode));
+            set.0 |= u8::from(remain) << mode as u8;
+        }
+        set
     }
 }
 

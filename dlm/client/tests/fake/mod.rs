@@ -52,6 +52,13 @@ impl Page {
         self.write(2, boottime_ns);
     }
 
+    /// Ends the lease after this time; the end.
+    pub fn end_in(&self, time: Duration) -> u64 {
+        let deadline_ns = boottime_ns() + time.as_nanos() as u64;
+        self.set_deadline(deadline_ns);
+        deadline_ns
+    }
+
     pub fn set_incarnation(&self, incarnation: u64) {
         self.write(3, incarnation);
     }
@@ -69,13 +76,9 @@ pub struct Fake {
 
 impl Fake {
     pub fn new() -> Fake {
-        Fake::with_lease(LONG_NS)
-    }
-
-    pub fn with_lease(lease_ns: u64) -> Fake {
         let dir = tempfile::tempdir().unwrap();
         let listener = Some(UnixListener::bind(dir.path().join("sock")).unwrap());
-        Fake { dir, listener, page: Page::new(1, lease_ns) }
+        Fake { dir, listener, page: Page::new(1, LONG_NS) }
     }
 
     pub fn options(&self) -> ConnectOptions {
