@@ -1,1 +1,54 @@
-//! placeholder
+//! A deterministic simulator of an mxlock cluster.
+//!
+//! N cores, the same code that `mxlockd` runs, over one fake disk of real encoded sectors, a fake network and fake
+//! clocks; one seed determines everything. Clients lock, convert, release and die; daemons crash, hosts lose power, disks
+//! stall, networks part. Oracles (one file each, in [`oracle`]) watch the invariants of DESIGN section 9 from outside.
+//! After each storm everything is healed, and the cluster must be well again.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `world` | true time, the queue of events, the hooks of the oracles |
+//! | `setup`, `faults` | what is drawn per seed; what goes wrong |
+//! | `clock`, `disk`, `net`, `links` | the fake world, as kind as DESIGN section 10 says and no kinder |
+//! | `node` | the driver of a core: event loop, heartbeat thread, lease page, pauses |
+//! | `client`, `behaviour`, `hearing` | what clients know, do, and are told |
+//! | `oracle` | I1 to I9; I10 and liveness are in `run` |
+//! | `coverage` | what a run came across, with floors |
+
+#![forbid(unsafe_code)]
+
+pub mod behaviour;
+pub mod client;
+pub mod clock;
+pub mod coverage;
+pub mod dice;
+pub mod disk;
+pub mod faults;
+pub mod hearing;
+pub mod links;
+pub mod net;
+pub mod node;
+pub mod oracle;
+pub mod run;
+pub mod setup;
+pub mod world;
+
+pub use run::{Outcome, run};
+
+use std::cell::RefCell;
+
+thread_local! {
+    static PANIC_PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Panics of the code under test are failures of a seed: they are kept with their place instead of printed.
+pub fn keep_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
+        PANIC_PLACE.with(|kept| *kept.borrow_mut() = place);
+    }));
+}
+
+fn take_panic_place() -> String {
+    PANIC_PLACE.with(|kept| std::mem::take(&mut *kept.borrow_mut()))
+}

@@ -1,0 +1,174 @@
+//! A client process as the world sees it: what it was told, what it believes, what it asks.
+
+use crate::clock::Time;
+use crate::dice::Dice;
+use mxlock_dlm::io::ConnId;
+use mxlock_format::{ByteRange, LockId, Mode, Process, SessionId, Token};
+use mxlock_proto::LockFlags;
+use mxlock_proto::client::{Claim, Request};
+use std::collections::BTreeMap;
+
+/// `op` of an unlock.
+pub const UNLOCK: u32 = u32::MAX;
+
+/// A client process with at most one session.
+pub struct Client {
+    /// Its host.
+    pub host: usize,
+    /// What the kernel says of it.
+    pub process: Process,
+    /// Whether it runs.
+    pub alive: bool,
+    /// Its connection.
+    pub conn: Option<ConnId>,
+    /// Whether `Welcome` has come on it.
+    pub welcomed: bool,
+    /// The daemon run whose lease page it maps.
+    pub page: Option<u32>,
+    /// Its session.
+    pub session: Option<SessionId>,
+    /// It heard `LeaseLost` and not yet `LeaseRegained`.
+    pub lease_lost: bool,
+    /// Its locks by number.
+    pub locks: BTreeMap<u64, Held>,
+    /// The next lock's number.
+    pub next_seq: u64,
+    /// Locks that it likes to have at once.
+    pub appetite: usize,
+    /// When it last lost its connection.
+    pub away_since: Option<Time>,
+    /// Its own randomness.
+    pub dice: Dice,
+}
+
+/// A lock of a client.
+#[derive(Debug)]
+pub struct Held {
+    /// Index of the resource.
+    pub resource: usize,
+    /// The part of it.
+    pub range: Option<ByteRange>,
+    /// The mode last told as granted.
+    pub told: Option<Mode>,
+    /// The mode that the client acts on.
+    pub believed: Option<Mode>,
+    /// Token of the last grant.
+    pub token: Token,
+    /// When it was told.
+    pub told_at: Time,
+    /// The client means to keep it until then.
+    pub keep_until: Time,
+    /// Operations without an answer.
+    pub ops: BTreeMap<u32, Op>,
+    /// Number of the next conversion.
+    pub next_op: u32,
+    /// Unlock was sent.
+    pub unlocking: bool,
+    /// Cancel was sent for the operation under way.
+    pub cancelled: bool,
+}
+
+/// An operation without an answer.
+#[derive(Debug)]
+pub struct Op {
+    /// As it was sent.
+    pub request: Request,
+    /// When it was first sent.
+    pub sent: Time,
+    /// The greatest token told to anybody before.
+    pub token_floor: Token,
+    /// Whether section 7's plain order holds for it.
+    pub plain: bool,
+    /// Plain requests that were queued on the resource before it was sent.
+    pub behind: Vec<LockId>,
+    /// The value that it writes.
+    pub value: Option<u64>,
+    /// Sent again after a lost connection or daemon.
+    pub resent: bool,
+    /// The smallest token granted to a plain request that came later.
+    pub overtaken_by: Option<Token>,
+}
+
+impl Held {
+    /// A lock that was only asked for.
+    pub fn new(resource: usize, range: Option<ByteRange>, keep_until: Time) -> Held {
+        Held {
+            resource,
+            range,
+            told: None,
+            believed: None,
+            token: Token(0),
+            told_at: 0,
+            keep_until,
+            ops: BTreeMap::new(),
+            next_op: 1,
+            unlocking: false,
+            cancelled: false,
+        }
+    }
+
+    /// The bytes it covers.
+    pub fn span(&self) -> ByteRange {
+        self.range.unwrap_or(ByteRange::ALL)
+    }
+}
+
+impl Client {
+    /// A process that has no connection yet.
+    pub fn new(host: usize, process: Process, appetite: usize, dice: Dice) -> Client {
+        Client {
+            host,
+            process,
+            alive: true,
+            conn: None,
+            welcomed: false,
+            page: None,
+            session: None,
+            lease_lost: false,
+            locks: BTreeMap::new(),
+            next_seq: 1,
+            appetite,
+            away_since: None,
+            dice,
+        }
+    }
+
+    /// The locks to claim when a session is taken up again.
+    pub fn claims(&self, resources: &[mxlock_format::Resource]) -> Vec<Claim> {
+        self.locks
+            .iter()
+            .filter(|(_, held)| !held.unlocking)
+            .filter_map(|(&seq, held)| {
+                let mode = held.told?;
+                Some(Claim {
+                    seq,
+                    resource: resources[held.resource].clone(),
+                    range: held.range,
+                    mode,
+                    token: held.token,
+                })
+            })
+            .collect()
+    }
+
+    /// A lock's identity.
+    pub fn lock_id(&self, seq: u64) -> Option<LockId> {
+        self.session.map(|session| LockId { session, seq })
+    }
+}
+
+/// What a client may still do while a conversion is under way: the server may have settled it already.
+pub fn meet(old: Mode, new: Mode) -> Mode {
+    if old.covers(new) {
+        new
+    } else if new.covers(old) {
+        old
+    } else {
+        Mode::CR
+    }
+}
+
+/// Whether section 7's order holds for a new request with these flags.
+pub fn is_plain(flags: LockFlags, range: Option<ByteRange>) -> bool {
+    flags == LockFlags::NONE && range.is_none()
+}

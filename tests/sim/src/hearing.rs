@@ -1,0 +1,316 @@
+//! What clients are told, and what the oracles make of it.
+
+use crate::client::UNLOCK;
+use crate::clock::{MS, SEC};
+use crate::oracle::{Rule, answers};
+use crate::world::{ConnOwner, Event, World};
+use mxlock_dlm::io::ConnId;
+use mxlock_dlm::time::BootTime;
+use mxlock_format::{LockId, Mode};
+use mxlock_proto::client::{AdminReply, Answer, Denial, Grant, LossReason, Refusal, Request, Response, Welcome};
+
+impl World {
+    /// A response reaches its client.
+    pub fn response_arrives(&mut self, id: ConnId, response: Response) {
+        let Some(conn) = self.conns.get(&id).filter(|conn| !conn.client_closed) else { return };
+        let run = conn.run;
+        let client = match conn.owner {
+            ConnOwner::Operator(host) => {
+                if let Response::Admin { reply, .. } = response {
+                    if let AdminReply::Status(status) = reply {
+                        self.statuses.insert(host, *status);
+                    }
+                    self.close_towards_daemon(id);
+                }
+                return;
+            }
+            ConnOwner::Client(client) => client,
+        };
+        if self.clients[client].conn != Some(id) || !self.clients[client].alive {
+            return;
+        }
+        self.trace(|| format!("c{client} <- {response:?}"));
+        match response {
+            Response::Welcome(welcome) => self.welcomed(client, run, welcome),
+            Response::Refused(refusal) => self.refused(client, id, refusal),
+            Response::Answer { seq, op, answer } => self.answered(client, seq, op, answer),
+            Response::Bast { seq, .. } => self.wanted(client, seq),
+            Response::Lost { seq, reason } => self.told_lost(client, seq, reason),
+            Response::LeaseLost => self.clients[client].lease_lost = true,
+            Response::LeaseRegained => {
+                self.clients[client].lease_lost = false;
+                self.check_client(client);
+            }
+            Response::Admin { .. } => {}
+        }
+    }
+
+    fn welcomed(&mut self, client: usize, run: u32, welcome: Welcome) {
+        let resumed = self.clients[client].session == Some(welcome.session);
+        if self.clients[client].session.is_some() && !resumed {
+            self.fail(Rule::I5, format!("client {client} took up its session and was given another one"));
+            return;
+        }
+        // Locks whose deadline passed before the daemon was back are lost to the client, whatever the daemon says.
+        let in_time = self.clients[client]
+            .page
+            .is_some_and(|page| self.hosts[self.clients[client].host].page_valid(page, self.now));
+        let trusted = self.trusts(client);
+        for seq in welcome.lost {
+            if trusted && self.believes(client, seq) {
+                self.fail(Rule::I5, format!("client {client} claimed lock {seq} within its lease, and it is lost"));
+            }
+            self.lost(client, seq);
+        }
+        let me = &mut self.clients[client];
+        me.session = Some(welcome.session);
+        me.welcomed = true;
+        me.lease_lost = false;
+        me.away_since = None;
+        let old_page = me.page.replace(run);
+        if !in_time && old_page.is_some_and(|old| old != run) {
+            let held: Vec<u64> = self.clients[client].locks.keys().copied().collect();
+            for seq in held {
+                let told = self.clients[client].locks.get(&seq).is_some_and(|held| held.told.is_some());
+                if told {
+                    self.set_belief(client, seq, None);
+                }
+            }
+        }
+        self.check_client(client);
+        self.send_again(client);
+    }
+
+    /// Operations that were not answered are sent again.
+    fn send_again(&mut self, client: usize) {
+        let Some(conn) = self.clients[client].conn else { return };
+        let mut requests: Vec<Request> = Vec::new();
+        for (&seq, held) in &self.clients[client].locks {
+            requests.extend(held.ops.values().map(|op| op.request.clone()));
+            if held.cancelled && held.ops.keys().any(|&op| op != UNLOCK) {
+                requests.push(Request::Cancel { seq });
+            }
+        }
+        for request in requests {
+            self.send_request(conn, request);
+        }
+    }
+
+    fn refused(&mut self, client: usize, conn: ConnId, refusal: Refusal) {
+        match refusal {
+            Refusal::ShuttingDown | Refusal::TooManySessions => {}
+            Refusal::UnknownSession => {
+                let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
+                if let Some(seq) = locks.into_iter().find(|&seq| self.believes(client, seq)) {
+                    self.fail(Rule::I5, format!("client {client} holds lock {seq}, and its session is unknown"));
+                }
+                self.give_up(client);
+            }
+            other => self.fail(Rule::I7, format!("client {client} was refused: {other:?}")),
+        }
+        if self.clients[client].conn == Some(conn) {
+            self.clients[client].conn = None;
+            self.clients[client].welcomed = false;
+            self.close_towards_daemon(conn);
+            let at = self.now + 300 * MS;
+            self.schedule(at, Event::Connect { client });
+        }
+    }
+
+    fn answered(&mut self, client: usize, seq: u64, op: u32, answer: Answer) {
+        let verdict = answers::check(&self.clients[client], seq, op);
+        if verdict.is_err() {
+            self.judge(Rule::I7, verdict);
+            return;
+        }
+        match answer {
+            Answer::Granted(grant) | Answer::GrantedDemoted(grant) => self.granted(client, seq, op, grant),
+            Answer::Denied(denial) => self.denied(client, seq, op, denial),
+            Answer::Unlocked => self.unlocked(client, seq, op),
+        }
+    }
+
+    fn granted(&mut self, client: usize, seq: u64, op: u32, grant: Grant) {
+        let now = self.now;
+        let boot = self.hosts[self.clients[client].host].clock.boot(now);
+        let Some(lock) = self.clients[client].lock_id(seq) else { return };
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        let Some(done) = held.ops.remove(&op) else { return };
+        let before = held.told;
+        held.told = Some(grant.mode);
+        held.token = grant.token;
+        held.told_at = now;
+        let (resource, unlocking) = (held.resource, held.unlocking);
+        self.coverage.grants += 1;
+        self.coverage.waits += u64::from(now - done.sent > 20 * MS);
+
+        let raised = before.is_none_or(|before| !before.covers(grant.mode));
+        if raised {
+            self.coverage.tokens_compared += 1;
+            let verdict = self.oracles.tokens.granted(lock, op, grant.token, done.token_floor);
+            self.judge(Rule::I2, verdict);
+        }
+        if let Some(value) = done.value {
+            self.oracles.values.acknowledge(value, now);
+        }
+        if raised
+            && let Some(value) = &grant.lvb
+            && value.valid
+        {
+            self.coverage.values_read += 1;
+            let excludes = !grant.mode.compatible(Mode::PW);
+            let verdict = self.oracles.values.read(resource, &value.bytes, done.sent, excludes);
+            self.judge(Rule::I9, verdict);
+        }
+        if op == 0 && done.plain {
+            self.judge_order(client, seq, lock, &done, grant.token);
+        }
+        self.oracles.order.forget(lock);
+        if unlocking {
+            return;
+        }
+        // The client looks at its clock before it acts (section 2).
+        if boot >= BootTime(grant.valid_until_ns) && !self.trusts(client) {
+            self.unlock(client, seq);
+            return;
+        }
+        self.set_belief(client, seq, Some(grant.mode));
+        self.check_record(client, seq);
+    }
+
+    /// I8: whoever was queued before this plain request must not get a greater token later, and has not got one.
+    fn judge_order(
+        &mut self,
+        client: usize,
+        seq: u64,
+        lock: LockId,
+        done: &crate::client::Op,
+        token: mxlock_format::Token,
+    ) {
+        if done.resent {
+            return;
+        }
+        if let Some(other) = done.overtaken_by
+            && other < token
+        {
+            self.fail(
+                Rule::I8,
+                format!("client {client} lock {seq} ({lock:?}) got {token:?} after a later request had got {other:?}"),
+            );
+        }
+        for ahead in done.behind.clone() {
+            if let Some((other, their_seq)) = self.client_of(ahead)
+                && let Some(held) = self.clients[other].locks.get_mut(&their_seq)
+                && !held.cancelled
+                && !held.unlocking
+                && let Some(op) = held.ops.get_mut(&0)
+                && !op.resent
+            {
+                self.coverage.orders_checked += 1;
+                op.overtaken_by = Some(op.overtaken_by.map_or(token, |known| known.min(token)));
+            }
+        }
+    }
+
+    fn denied(&mut self, client: usize, seq: u64, op: u32, denial: Denial) {
+        self.coverage.denials += 1;
+        self.coverage.table_full += u64::from(denial == Denial::TableFull);
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        let Some(done) = held.ops.remove(&op) else { return };
+        match op {
+            UNLOCK if denial != Denial::NotFound => {
+                // It is asked for again until it is done.
+                let request = done.request.clone();
+                held.ops.insert(op, done);
+                if let Some(conn) = self.clients[client].conn {
+                    self.send_request(conn, request);
+                }
+            }
+            UNLOCK | 0 => self.drop_if_idle(client, seq, op),
+            _ => {
+                let told = held.told;
+                let gone = held.unlocking;
+                held.cancelled = false;
+                match denial {
+                    Denial::NotFound => self.lost(client, seq),
+                    _ if !gone => {
+                        self.set_belief(client, seq, told);
+                        self.check_record(client, seq);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A lock that was never granted, or is released, goes when nothing more is to be answered.
+    fn drop_if_idle(&mut self, client: usize, seq: u64, op: u32) {
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        if op == 0 {
+            held.told = None;
+        }
+        if held.ops.is_empty() {
+            self.drop_lock(client, seq);
+        } else {
+            self.set_belief(client, seq, None);
+        }
+    }
+
+    fn unlocked(&mut self, client: usize, seq: u64, op: u32) {
+        let now = self.now;
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        let Some(done) = held.ops.remove(&op) else { return };
+        if op != UNLOCK {
+            self.fail(Rule::I7, format!("client {client}: operation {op} of lock {seq} was answered with Unlocked"));
+            return;
+        }
+        if let Some(value) = done.value {
+            self.oracles.values.acknowledge(value, now);
+        }
+        self.drop_if_idle(client, seq, op);
+    }
+
+    /// Somebody wants it: most clients hurry.
+    fn wanted(&mut self, client: usize, seq: u64) {
+        let now = self.now;
+        let me = &mut self.clients[client];
+        let hurry = me.dice.chance(700_000);
+        if let Some(held) = me.locks.get_mut(&seq)
+            && hurry
+        {
+            held.keep_until = now;
+        }
+    }
+
+    fn told_lost(&mut self, client: usize, seq: u64, reason: LossReason) {
+        if self.believes(client, seq) {
+            self.fail(Rule::I5, format!("client {client} lost lock {seq} within its lease: {reason:?}"));
+        }
+        let me = &self.clients[client];
+        let node = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.node);
+        if let (Some(node), Some(held)) = (node, me.locks.get(&seq)) {
+            let excluded = self.oracles.views.excluded_since(node, held.told_at.saturating_sub(SEC));
+            match reason {
+                LossReason::Excluded if !excluded => {
+                    self.fail(Rule::I5, format!("client {client} lost lock {seq}: node {node} was never excluded"));
+                }
+                LossReason::Adopted => {
+                    self.fail(Rule::I5, format!("client {client} lost lock {seq}: nobody adopted it"));
+                }
+                _ => {}
+            }
+        }
+        self.lost(client, seq);
+    }
+
+    /// The lock is lost to the client; operations on it still have their answers to come.
+    fn lost(&mut self, client: usize, seq: u64) {
+        self.set_belief(client, seq, None);
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        held.told = None;
+        held.unlocking = true;
+        if held.ops.is_empty() {
+            self.drop_lock(client, seq);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The driver's side of peer links: who keeps a link with whom, how it breaks, what arrives.
+
+use crate::clock::{MS, SEC, US};
+use crate::net::{Pair, end_of, pair};
+use crate::node::Daemon;
+use crate::world::{Event, World};
+use mxlock_dlm::io::Input;
+use mxlock_format::NodeId;
+use mxlock_proto::peer::PeerFrame;
+
+fn wants(from: &Daemon, to: &Daemon) -> bool {
+    from.peers.get(&to.node) == Some(&to.incarnation)
+}
+
+impl World {
+    fn end_host(pair: Pair, end: usize) -> usize {
+        [pair.0, pair.1][end]
+    }
+
+    /// Looks at all links of a host: what is wanted and possible is connected, what is not wanted any more is broken.
+    pub fn check_links_of(&mut self, host: usize) {
+        for other in (0..self.hosts.len()).filter(|&other| other != host) {
+            self.check_link(pair(host, other));
+        }
+    }
+
+    /// Connects or breaks one link, as both daemons wish.
+    pub fn check_link(&mut self, pair: Pair) {
+        let now = self.now;
+        let ends = (self.hosts[pair.0].daemon.as_ref(), self.hosts[pair.1].daemon.as_ref());
+        let wanted = matches!(ends, (Some(a), Some(b)) if wants(a, b) && wants(b, a));
+        let runs = [ends.0.map_or(0, |d| d.run), ends.1.map_or(0, |d| d.run)];
+        let nodes = [ends.0.map(|d| d.node), ends.1.map(|d| d.node)];
+        let link = self.net.link(pair);
+        if link.conn != 0 && (!wanted || link.runs != runs) {
+            self.break_link(pair, 5 * MS);
+        }
+        let link = self.net.link(pair);
+        if !wanted || link.conn != 0 || self.net.blocked.contains(&pair) {
+            return;
+        }
+        let link = self.net.link(pair);
+        if link.up != [false; 2] || link.not_before > now {
+            let at = link.not_before.max(now + 20 * MS);
+            self.schedule(at, Event::CheckLink { pair });
+            return;
+        }
+        let conn = self.net.connect();
+        let delays = [0, 1].map(|_| self.net.dice.range(100 * US, 60 * MS));
+        let link = self.net.link(pair);
+        link.conn = conn;
+        link.runs = runs;
+        link.nodes = nodes;
+        link.last_arrival = delays.map(|delay| now + delay);
+        for (end, delay) in delays.into_iter().enumerate() {
+            self.schedule(now + delay, Event::LinkUp { pair, conn, end });
+        }
+    }
+
+    /// One end hears that the link stands.
+    pub fn link_up(&mut self, pair: Pair, conn: u64, end: usize) {
+        let link = self.net.link(pair);
+        if link.conn != conn {
+            return;
+        }
+        link.up[end] = true;
+        let runs = link.runs;
+        let peer = Self::end_host(pair, 1 - end);
+        let Some(daemon) = self.daemon(peer, runs[1 - end]) else { return };
+        let input = Input::PeerUp { node: daemon.node, incarnation: daemon.incarnation };
+        self.tell(Self::end_host(pair, end), runs[end], input);
+    }
+
+    /// Breaks a link; both ends hear of it within `notice`, and connect again later.
+    pub fn break_link(&mut self, pair: Pair, notice: u64) {
+        let now = self.now;
+        let link = self.net.link(pair);
+        if link.conn == 0 {
+            return;
+        }
+        link.conn = 0;
+        self.net.stranded.remove(&(pair, 0));
+        self.net.stranded.remove(&(pair, 1));
+        let link = self.net.link(pair);
+        let (up, runs) = (link.up, link.runs);
+        let hear = [0, 1].map(|_| self.net.dice.range(1, notice.max(2)));
+        let pause = self.net.dice.range(10 * MS, 300 * MS);
+        self.net.link(pair).not_before = now + hear[0].max(hear[1]) + pause;
+        for end in [0, 1] {
+            if up[end] {
+                let run = runs[end];
+                self.schedule(now + hear[end], Event::LinkDown { pair, end, run });
+            }
+        }
+        let at = self.net.link(pair).not_before;
+        self.schedule(at, Event::CheckLink { pair });
+    }
+
+    /// One end hears that the link is gone.
+    pub fn link_down(&mut self, pair: Pair, end: usize, run: u32) {
+        let link = self.net.link(pair);
+        link.up[end] = false;
+        // The driver knows its peer by slot, also when that daemon is gone by now.
+        if let Some(node) = link.nodes[1 - end] {
+            self.tell(Self::end_host(pair, end), run, Input::PeerDown { node });
+        }
+    }
+
+    /// Breaks all links of a host whose daemon has ended.
+    pub fn break_links_of(&mut self, host: usize) {
+        let notice = if self.hosts[host].on { 50 * MS } else { 6 * SEC };
+        for other in (0..self.hosts.len()).filter(|&other| other != host) {
+            self.break_link(pair(host, other), notice);
+        }
+    }
+
+    /// A partition has outlasted the keep-alive.
+    pub fn partition_noticed(&mut self, pair: Pair) {
+        if self.net.blocked.contains(&pair) {
+            self.break_link(pair, SEC);
+        }
+    }
+
+    /// Sends a frame on the link to `to`, if there is one.
+    pub fn send_frame(&mut self, host: usize, to: NodeId, frame: Box<PeerFrame>) {
+        let now = self.now;
+        let Some(run) = self.hosts[host].daemon.as_ref().map(|daemon| daemon.run) else { return };
+        let Some(other) = self.hosts.iter().enumerate().position(|(other, them)| {
+            other != host && them.daemon.as_ref().is_some_and(|d| d.node == to && d.incarnation == frame.to_incarnation)
+        }) else {
+            return;
+        };
+        let pair = pair(host, other);
+        let end = end_of(pair, other);
+        let link = self.net.link(pair);
+        if link.conn == 0 || link.runs[1 - end] != run || !link.up[1 - end] {
+            return;
+        }
+        let conn = link.conn;
+        if self.storm && self.net.dice.chance(self.net.resets_ppm) {
+            self.break_link(pair, 2 * SEC);
+            return;
+        }
+        let arrival = self.net.arrival(now, pair, end);
+        if self.storm && self.net.dice.chance(self.net.duplicates_ppm) {
+            let again = self.net.arrival(now, pair, end);
+            self.schedule(again, Event::Frame { pair, conn, end, frame: frame.clone() });
+        }
+        self.schedule(arrival, Event::Frame { pair, conn, end, frame });
+    }
+
+    /// A frame arrives, if its link still stands; in a partition it waits for the end of it.
+    pub fn frame_arrives(&mut self, pair: Pair, conn: u64, end: usize, frame: Box<PeerFrame>) {
+        let blocked = self.net.blocked.contains(&pair);
+        let link = self.net.link(pair);
+        if link.conn != conn {
+            return;
+        }
+        if blocked {
+            self.net.stranded.entry((pair, end)).or_default().push(frame);
+            return;
+        }
+        let run = link.runs[end];
+        let node = frame.from;
+        self.tell(Self::end_host(pair, end), run, Input::Peer { node, frame: *frame });
+    }
+
+    /// The partition between a pair ends: what was on its way arrives, in order.
+    pub fn unblock(&mut self, pair: Pair) {
+        if !self.net.blocked.remove(&pair) {
+            return;
+        }
+        for end in [0, 1] {
+            let frames = self.net.stranded.remove(&(pair, end)).unwrap_or_default();
+            let conn = self.net.link(pair).conn;
+            for frame in frames {
+                if conn != 0 {
+                    let arrival = self.net.arrival(self.now, pair, end);
+                    self.schedule(arrival, Event::Frame { pair, conn, end, frame });
+                }
+            }
+        }
+        self.check_link(pair);
+    }
+}

@@ -1,0 +1,14 @@
+//! I7: every request ends in exactly one of: granted, denied with a reason, cancelled, session over.
+
+use crate::client::Client;
+
+/// An answer for `op` of lock `seq` has come.
+///
+/// # Errors
+/// Nobody waits for it: it is a second one, or one that was never asked for.
+pub fn check(client: &Client, seq: u64, op: u32) -> Result<(), String> {
+    match client.locks.get(&seq).and_then(|held| held.ops.get(&op)) {
+        Some(_) => Ok(()),
+        None => Err(format!("an answer to operation {op} of lock {seq} in {:?}, which waits for none", client.session)),
+    }
+}

@@ -1,0 +1,66 @@
+//! I1: no two live sessions hold incompatible modes on overlapping ranges of a resource.
+//!
+//! A referee over true time. A client holds exactly while it was told so, has not asked for the end of it, and its lease
+//! page says that the lease stands; whether the latter is so is asked at the moment of each check.
+
+use mxlock_format::{ByteRange, Mode};
+use std::collections::BTreeMap;
+
+/// A client's belief that it holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Belief {
+    /// Index of the client.
+    pub client: usize,
+    /// Its number for the lock.
+    pub seq: u64,
+    /// The mode that it acts on.
+    pub mode: Mode,
+    /// The bytes.
+    pub span: ByteRange,
+}
+
+/// All beliefs, by resource.
+#[derive(Default)]
+pub struct Exclusion {
+    beliefs: BTreeMap<usize, Vec<Belief>>,
+}
+
+impl Exclusion {
+    /// Replaces the belief in one lock, or ends it.
+    pub fn set(&mut self, resource: usize, client: usize, seq: u64, belief: Option<Belief>) {
+        let beliefs = self.beliefs.entry(resource).or_default();
+        beliefs.retain(|known| (known.client, known.seq) != (client, seq));
+        beliefs.extend(belief);
+    }
+
+    /// Checks one belief against all others on the resource that stand now.
+    ///
+    /// # Errors
+    /// The two that conflict.
+    pub fn check(
+        &self,
+        resource: usize,
+        client: usize,
+        seq: u64,
+        stands: impl Fn(&Belief) -> bool,
+    ) -> Result<(), String> {
+        let Some(beliefs) = self.beliefs.get(&resource) else { return Ok(()) };
+        let Some(mine) = beliefs.iter().find(|known| (known.client, known.seq) == (client, seq)) else { return Ok(()) };
+        if !stands(mine) {
+            return Ok(());
+        }
+        let conflict = beliefs.iter().find(|other| {
+            (other.client, other.seq) != (client, seq)
+                && !mine.mode.compatible(other.mode)
+                && mine.span.overlaps(other.span)
+                && stands(other)
+        });
+        match conflict {
+            None => Ok(()),
+            Some(other) => Err(format!(
+                "resource {resource}: client {client} holds lock {seq} in {}, and client {} holds lock {} in {}",
+                mine.mode, other.client, other.seq, other.mode
+            )),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! One seed from beginning to end: a storm, healing, and what must hold at rest.
+
+use crate::clock::{SEC, Time};
+use crate::coverage::Coverage;
+use crate::oracle::Rule;
+use crate::world::{Failure, World};
+use mxlock_proto::client::AdminRequest;
+use mxlock_proto::report::Condition;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How a seed went.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which.
+    pub seed: u64,
+    /// The first broken rule.
+    pub failure: Option<Failure>,
+    /// What was met.
+    pub coverage: Coverage,
+    /// The hash of the whole trace.
+    pub hash: u64,
+}
+
+/// True time within which everything must be well after the storm: orphans live for 30 s, a clone of a slot is watched
+/// for D, possible holders stay until an orphan lifetime has ended, and so on.
+const HEALED_WITHIN: Time = 240 * SEC;
+
+/// Runs one seed for `minutes` of storm. With `trace`, prints everything that happens.
+pub fn run(seed: u64, minutes: u64, trace: bool) -> Outcome {
+    let mut world = None;
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        let world = world.insert(World::new(seed, trace));
+        weather(world, minutes * 60 * SEC);
+    }));
+    let mut world = world.unwrap_or_else(|| World::new(seed, false));
+    if let Err(panic) = ended {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_else(|| "without a message".to_owned());
+        world.fail(Rule::Panic, format!("{text}{}", crate::take_panic_place()));
+    }
+    world.coverage.view_changes = world.oracles.views.count();
+    world.coverage.exclusions = world.oracles.views.exclusions();
+    world.coverage.simulated_s = world.now / SEC;
+    let hash = world.log.hash();
+    let failure = world.failure.take();
+    let coverage = world.coverage;
+    // After a panic a core may be in any state: dropping it could panic again.
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(world)));
+    Outcome { seed, failure, coverage, hash }
+}
+
+fn weather(world: &mut World, storm: Time) {
+    world.run_until(storm);
+    world.heal();
+    let limit = world.now + HEALED_WITHIN;
+    let mut unwell = String::new();
+    while world.failure.is_none() && world.now < limit {
+        world.statuses.clear();
+        for host in 0..world.hosts.len() {
+            world.ask_operator(host, AdminRequest::Status);
+        }
+        let next = world.now + 3 * SEC;
+        world.run_until(next);
+        match wellness(world) {
+            Ok(()) => {
+                at_rest(world);
+                return;
+            }
+            Err(why) => unwell = why,
+        }
+    }
+    if world.failure.is_none() {
+        world.fail(Rule::Liveness, unwell);
+    }
+}
+
+/// Whether every waiter is served, no possible holder is left, one node is master and all are back.
+fn wellness(world: &World) -> Result<(), String> {
+    for (at, client) in world.clients.iter().enumerate() {
+        if let Some((seq, held)) = client.locks.iter().next() {
+            return Err(format!("client {at} on host {} still has lock {seq}: {held:?}", client.host));
+        }
+        if !client.welcomed {
+            return Err(format!("client {at} has no session"));
+        }
+    }
+    let mut masters = Vec::new();
+    for host in 0..world.hosts.len() {
+        let Some(daemon) = &world.hosts[host].daemon else { return Err(format!("host {host} has no daemon")) };
+        let Some(status) = world.statuses.get(&host) else { return Err(format!("host {host} does not answer")) };
+        if status.condition != Condition::Ready {
+            return Err(format!("host {host} is {:?}: {:?}", status.condition, status.blocked));
+        }
+        if status.possible_holders > 0 || status.locks_waiting > 0 || status.orphans > 0 || status.locks_held > 0 {
+            return Err(format!(
+                "host {host} has {} possible holders, {} orphans, {} locks, {} waiting",
+                status.possible_holders, status.orphans, status.locks_held, status.locks_waiting
+            ));
+        }
+        if !status.members.contains(&daemon.node) {
+            return Err(format!("host {host} is not a member"));
+        }
+        masters.push(status.master);
+    }
+    if masters.iter().any(|master| master.is_none() || *master != masters[0]) {
+        return Err(format!("the hosts do not agree on the master: {masters:?}"));
+    }
+    Ok(())
+}
+
+/// I10: at rest the decoded table equals memory. Nobody has locks any more, so both are empty.
+fn at_rest(world: &mut World) {
+    let rest = world.now + 3 * SEC;
+    world.run_until(rest);
+    if world.failure.is_some() {
+        return;
+    }
+    let Some(master) = world.master_host() else {
+        world.fail(Rule::Liveness, "no master at rest".to_owned());
+        return;
+    };
+    let Some(daemon) = &world.hosts[master].daemon else { return };
+    if let Err(error) = daemon.core.check_invariants() {
+        world.fail(Rule::Memory, error);
+        return;
+    }
+    for slot in 0..world.disk.geometry.slot_count {
+        if daemon.core.mirror().image(slot)[..] != *world.disk.record_bytes(slot) {
+            let record = world.disk.records[slot as usize].clone();
+            world.fail(Rule::I10, format!("slot {slot} differs from the master's mirror; on disk: {record:?}"));
+            return;
+        }
+        if let Some(record) = world.disk.records[slot as usize].clone() {
+            world.fail(Rule::I10, format!("slot {slot} is not empty, though nobody has a lock: {record:?}"));
+            return;
+        }
+    }
+}
+
+/// Reads a list of regressions: one per line, `SEED[:MINUTES] STORY`; `#` begins a comment.
+///
+/// # Errors
+/// The first line that is not one.
+pub fn regressions(text: &str) -> Result<Vec<(u64, u64)>, String> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let first = line.split_whitespace().next().unwrap_or_default();
+            let (seed, minutes) = first.split_once(':').unwrap_or((first, "10"));
+            match (seed.parse(), minutes.parse()) {
+                (Ok(seed), Ok(minutes)) => Ok((seed, minutes)),
+                _ => Err(format!("'{line}' does not begin with SEED or SEED:MINUTES")),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,508 @@
+//! The world: true time, the queue of events, and all that lives in it. One seed determines everything.
+
+use crate::client::Client;
+use crate::clock::{MS, SEC, Time};
+use crate::coverage::Coverage;
+use crate::dice::{Dice, mix};
+use crate::disk::{Disk, Piece};
+use crate::net::{Net, Pair};
+use crate::node::Host;
+use crate::oracle::exclusion::Belief;
+use crate::oracle::{Oracles, Rule, superset};
+use crate::setup::Setup;
+use mxlock_dlm::config::Config;
+use mxlock_dlm::io::{ConnId, IoFault, Region};
+use mxlock_dlm::time::BootTime;
+use mxlock_format::{
+    ClusterKey, Epoch, Geometry, Incarnation, LockState, Mode, NodeId, Process, QualifiedName, Resource, ResourceId,
+    ResourceKind, SectorSize, Superblock, Timing,
+};
+use mxlock_proto::client::{Request, Response};
+use mxlock_proto::peer::PeerFrame;
+use mxlock_proto::report::Status;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Something that happens at a time.
+#[allow(missing_docs)]
+pub enum Event {
+    Start { host: usize },
+    Wake { host: usize, run: u32 },
+    Resume { host: usize, run: u32 },
+    BeatTick { host: usize, run: u32 },
+    BeatWritten { host: usize, run: u32, result: Result<(), IoFault> },
+    BeatRead { host: usize, run: u32, issued: BootTime, region: Box<Region> },
+    Land { write: u64, piece: u8 },
+    WriteDone { write: u64 },
+    Sample { read: u64 },
+    CheckLink { pair: Pair },
+    LinkUp { pair: Pair, conn: u64, end: usize },
+    LinkDown { pair: Pair, end: usize, run: u32 },
+    Frame { pair: Pair, conn: u64, end: usize, frame: Box<PeerFrame> },
+    PartitionNoticed { pair: Pair },
+    Unblock { pair: Pair },
+    Opened { conn: ConnId },
+    Request { conn: ConnId, request: Box<Request> },
+    Disconnected { conn: ConnId },
+    Response { conn: ConnId, response: Box<Response> },
+    ConnLost { conn: ConnId },
+    ProcessGone { host: usize, run: u32, process: Process },
+    ClientStep { client: usize },
+    Connect { client: usize },
+    Reborn { client: usize },
+    PowerOn { host: usize },
+    Fault,
+}
+
+struct Due {
+    at: Time,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// Who is at the client's end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnOwner {
+    /// A client process.
+    Client(usize),
+    /// The operator's command on a host.
+    Operator(usize),
+}
+
+/// A client connection.
+pub struct Conn {
+    /// Its client's end.
+    pub owner: ConnOwner,
+    /// Its daemon's end.
+    pub host: usize,
+    /// Which daemon run.
+    pub run: u32,
+    /// Nothing overtakes on the way to the daemon.
+    pub to_daemon: Time,
+    /// Nothing overtakes on the way to the client.
+    pub to_client: Time,
+    /// The client's end is closed.
+    pub client_closed: bool,
+    /// The daemon's end is closed.
+    pub daemon_closed: bool,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which.
+    pub rule: Rule,
+    /// How.
+    pub message: String,
+    /// When, in true time.
+    pub at: Time,
+}
+
+/// The trace: a hash of everything, and its text if wanted.
+pub struct Log {
+    /// Whether the text is printed.
+    pub on: bool,
+    hash: u64,
+}
+
+impl Log {
+    /// Mixes a number into the hash.
+    pub fn fold(&mut self, value: u64) {
+        self.hash = mix(self.hash ^ value).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+
+    /// Prints a line.
+    pub fn line(&self, now: Time, text: &str) {
+        println!("{:>5}.{:06} {text}", now / SEC, now % SEC / 1_000);
+    }
+
+    /// The hash so far.
+    pub fn hash(&self) -> u64 {
+        self.hash
+    }
+}
+
+/// Everything.
+pub struct World {
+    /// True time.
+    pub now: Time,
+    queue: BinaryHeap<Reverse<Due>>,
+    next_event: u64,
+    /// The parameters of this seed.
+    pub setup: Setup,
+    /// The lockspace's timing.
+    pub timing: Timing,
+    superblock: Superblock,
+    /// Machines.
+    pub hosts: Vec<Host>,
+    /// The shared disk.
+    pub disk: Disk,
+    /// The network.
+    pub net: Net,
+    /// Client processes.
+    pub clients: Vec<Client>,
+    /// Client connections.
+    pub conns: BTreeMap<ConnId, Conn>,
+    /// What is locked.
+    pub resources: Vec<Resource>,
+    /// The oracles.
+    pub oracles: Oracles,
+    /// What was met.
+    pub coverage: Coverage,
+    /// The first broken rule.
+    pub failure: Option<Failure>,
+    /// The trace.
+    pub log: Log,
+    /// Faults still happen.
+    pub storm: bool,
+    /// Randomness of faults and the rest.
+    pub dice: Dice,
+    /// The last daemon run's number.
+    pub next_run: u32,
+    /// The last connection's number.
+    pub next_conn: u64,
+    /// The last process id.
+    pub next_pid: u32,
+    /// Answers of the daemons to the operator's last question, by host.
+    pub statuses: BTreeMap<usize, Status>,
+}
+
+impl World {
+    /// The world of a seed at its beginning: a formatted lockstate, machines that are on, daemons about to start.
+    pub fn new(seed: u64, trace: bool) -> World {
+        let setup = Setup::draw(seed);
+        let mut dice = Dice::new(seed, "world", 0);
+        let timing = Timing::FAST;
+        let superblock = Superblock {
+            geometry: Geometry { sector: SectorSize::S512, slot_count: setup.slot_count },
+            timing,
+            lockspace: "sim".to_owned(),
+            uuid: dice.uuid(),
+            key: ClusterKey([7; 32]),
+            feature_level: mxlock_format::FEATURE_LEVEL,
+        };
+        let count = setup.hosts + setup.late_hosts;
+        let hosts = (0..count)
+            .map(|_| {
+                let drift = dice.range(0, 48_000) as i64 - 24_000;
+                let offset = dice.range(60 * SEC, 1_000_000 * SEC);
+                Host::new(0, drift, offset, dice.uuid(), dice.uuid())
+            })
+            .collect();
+        let base = Epoch(dice.range(487_000, 490_000));
+        let disk = Disk::new(&superblock, base, count, setup.disk_latency, Dice::new(seed, "disk", 0));
+        let net = Net::new(Dice::new(seed, "net", 0), setup.net_latency, setup.duplicates_ppm, setup.resets_ppm);
+        let resources = (0..setup.resources).map(resource).collect();
+        let mut world = World {
+            now: 0,
+            queue: BinaryHeap::new(),
+            next_event: 0,
+            setup,
+            timing,
+            superblock,
+            hosts,
+            disk,
+            net,
+            clients: Vec::new(),
+            conns: BTreeMap::new(),
+            resources,
+            oracles: Oracles::default(),
+            coverage: Coverage::default(),
+            failure: None,
+            log: Log { on: trace, hash: seed },
+            storm: true,
+            dice,
+            next_run: 0,
+            next_conn: 0,
+            next_pid: 1_000,
+            statuses: BTreeMap::new(),
+        };
+        world.populate(seed);
+        world
+    }
+
+    fn populate(&mut self, seed: u64) {
+        for host in 0..self.hosts.len() {
+            let late = host >= self.setup.hosts;
+            let at = if late { self.dice.range(60 * SEC, 300 * SEC) } else { self.dice.range(0, 3 * SEC) };
+            self.schedule_start(host, at);
+            for _ in 0..self.setup.clients {
+                let client = self.clients.len();
+                self.next_pid += 1;
+                let process = Process { pid: self.next_pid, start_time: 0, uid: 1000 };
+                let mut dice = Dice::new(seed, "client", client as u64);
+                let appetite = match dice.below(10) {
+                    0 => 24,
+                    1..=3 => 4,
+                    _ => 2,
+                };
+                self.clients.push(Client::new(host, process, appetite, dice));
+                self.schedule(at + 100 * MS, Event::Connect { client });
+                self.schedule(at + 200 * MS, Event::ClientStep { client });
+            }
+        }
+        self.plan_fault();
+    }
+
+    /// What a core is told about its node.
+    pub fn config(&self, host: usize, node: NodeId, incarnation: Incarnation) -> Config {
+        let me = &self.hosts[host];
+        Config {
+            node,
+            superblock: self.superblock.clone(),
+            node_uuid: me.node_uuid,
+            boot_id: me.boot_id,
+            host: format!("host{host}"),
+            incarnation,
+            seed: mix(incarnation.0),
+            addresses: vec![std::net::SocketAddr::from(([10, 0, 0, host as u8 + 1], 7600))],
+            fence_wait: true,
+            orphan_lifetime_ms: 30_000,
+            clear_behind_ms: self.setup.clear_behind_ms,
+            uid: 0,
+            pid: 1,
+            lockstate: "sim".to_owned(),
+            io: "sim".to_owned(),
+            scope: "shared".to_owned(),
+            version: "sim".to_owned(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Plans an event.
+    pub fn schedule(&mut self, at: Time, event: Event) {
+        self.next_event += 1;
+        self.queue.push(Reverse(Due { at: at.max(self.now), number: self.next_event, event }));
+    }
+
+    /// Lets everything happen up to `until`, or to the first broken rule.
+    pub fn run_until(&mut self, until: Time) {
+        while self.failure.is_none() && self.queue.peek().is_some_and(|Reverse(due)| due.at <= until) {
+            let Some(Reverse(due)) = self.queue.pop() else { break };
+            self.now = due.at;
+            self.log.fold(due.at);
+            self.log.fold(due.number);
+            self.dispatch(due.event);
+        }
+        if self.failure.is_none() {
+            self.now = until;
+        }
+    }
+
+    /// Lets one event happen.
+    pub fn dispatch(&mut self, event: Event) {
+        match event {
+            Event::Start { host } => self.start_daemon(host),
+            Event::Wake { host, run } => self.wake(host, run),
+            Event::Resume { host, run } => self.resume(host, run),
+            Event::BeatTick { host, run } => self.beat_tick(host, run),
+            Event::BeatWritten { host, run, result } => self.beat_written(host, run, result),
+            Event::BeatRead { host, run, issued, region } => self.beat_read(host, run, issued, region),
+            Event::Land { write, piece } => self.land(write, piece),
+            Event::WriteDone { write } => self.write_done(write),
+            Event::Sample { read } => self.sample(read),
+            Event::CheckLink { pair } => self.check_link(pair),
+            Event::LinkUp { pair, conn, end } => self.link_up(pair, conn, end),
+            Event::LinkDown { pair, end, run } => self.link_down(pair, end, run),
+            Event::Frame { pair, conn, end, frame } => self.frame_arrives(pair, conn, end, frame),
+            Event::PartitionNoticed { pair } => self.partition_noticed(pair),
+            Event::Unblock { pair } => self.unblock(pair),
+            Event::Opened { conn } => self.opened(conn),
+            Event::Request { conn, request } => self.request_arrives(conn, *request),
+            Event::Disconnected { conn } => self.disconnected(conn),
+            Event::Response { conn, response } => self.response_arrives(conn, *response),
+            Event::ConnLost { conn } => self.conn_lost(conn),
+            Event::ProcessGone { host, run, process } => {
+                self.tell(host, run, mxlock_dlm::io::Input::ProcessGone { process });
+            }
+            Event::ClientStep { client } => self.client_step(client),
+            Event::Connect { client } => self.client_connect(client),
+            Event::Reborn { client } => self.client_reborn(client),
+            Event::PowerOn { host } => self.power_on(host),
+            Event::Fault => self.fault(),
+        }
+    }
+
+    /// Notes a broken rule; only the first one counts.
+    pub fn fail(&mut self, rule: Rule, message: String) {
+        let at = self.now;
+        self.failure.get_or_insert(Failure { rule, message, at });
+    }
+
+    /// Notes what an oracle found.
+    pub fn judge(&mut self, rule: Rule, verdict: Result<(), String>) {
+        if let Err(message) = verdict {
+            self.fail(rule, message);
+        }
+    }
+
+    /// Prints a line of the trace, if it is wanted.
+    pub fn trace(&self, text: impl FnOnce() -> String) {
+        if self.log.on {
+            self.log.line(self.now, &text());
+        }
+    }
+
+    /// A piece of a write has reached the disk: the oracles of views and records look at it.
+    pub fn landed(&mut self, piece: Piece) {
+        let now = self.now;
+        if let Piece::Heartbeat(node, _) = &piece {
+            let node = node.index();
+            let before = self.disk.heartbeats[node].clone();
+            self.disk.land(piece);
+            if let (Ok(before), Ok(after)) = (&before, &self.disk.heartbeats[node]) {
+                let verdict = self.oracles.views.landed(before, after, now);
+                self.log.fold(after.hb_seq);
+                self.judge(Rule::I4, verdict);
+            }
+            return;
+        }
+        for changed in self.disk.land(piece) {
+            self.log.fold(u64::from(changed.slot));
+            let after = self.disk.records[changed.slot as usize].clone();
+            if let Some(record) = &after {
+                self.log.fold(record.token.0);
+                if record.state == LockState::Waiting
+                    && let Some((client, seq)) = self.client_of(record.lock)
+                    && let Some(held) = self.clients[client].locks.get(&seq)
+                    && held.ops.get(&0).is_some_and(|op| op.plain)
+                {
+                    self.oracles.order.queued(record.lock, held.resource);
+                }
+            }
+            if let Some(before) = changed.before
+                && let Some((client, seq)) = self.client_of(before.lock)
+            {
+                // The record may have stood for a later lock of the same session, too.
+                let affected: Vec<u64> = self.clients[client]
+                    .locks
+                    .iter()
+                    .filter(|(other, held)| **other == seq || self.resources[held.resource] == before.resource)
+                    .map(|(&other, _)| other)
+                    .collect();
+                for seq in affected {
+                    self.check_record(client, seq);
+                }
+            }
+        }
+    }
+
+    /// The client and number of a lock that is alive.
+    pub fn client_of(&self, lock: mxlock_format::LockId) -> Option<(usize, u64)> {
+        let client = self.clients.iter().position(|client| client.alive && client.session == Some(lock.session))?;
+        self.clients[client].locks.contains_key(&lock.seq).then_some((client, lock.seq))
+    }
+
+    /// I3 for one lock, if its client believes in it now.
+    pub fn check_record(&mut self, client: usize, seq: u64) {
+        if !self.believes(client, seq) {
+            return;
+        }
+        let me = &self.clients[client];
+        let (Some(lock), Some(held)) = (me.lock_id(seq), me.locks.get(&seq)) else { return };
+        let Some(mode) = held.believed else { return };
+        let resource = &self.resources[held.resource];
+        let verdict = superset::check(&self.disk.records, lock, resource, held.range, mode);
+        self.judge(Rule::I3, verdict);
+    }
+
+    /// I3 at the moment when a daemon sends a grant.
+    pub fn check_record_before_telling(&mut self, host: usize, conn: ConnId, seq: u64, mode: Mode) {
+        let Some(Conn { owner: ConnOwner::Client(client), .. }) = self.conns.get(&conn) else { return };
+        let me = &self.clients[*client];
+        if !me.alive || me.conn != Some(conn) {
+            return;
+        }
+        let (Some(lock), Some(held)) = (me.lock_id(seq), me.locks.get(&seq)) else { return };
+        if held.unlocking {
+            return;
+        }
+        let resource = &self.resources[held.resource];
+        let verdict = superset::check(&self.disk.records, lock, resource, held.range, mode)
+            .map_err(|error| format!("host {host} tells a grant: {error}"));
+        self.judge(Rule::I3, verdict);
+    }
+
+    /// Whether a client believes now that it holds a lock.
+    pub fn believes(&self, client: usize, seq: u64) -> bool {
+        self.clients[client].locks.get(&seq).is_some_and(|held| held.believed.is_some()) && self.trusts(client)
+    }
+
+    /// Whether a client may rely on its locks now: no loss was told, and its lease page stands.
+    pub fn trusts(&self, client: usize) -> bool {
+        let me = &self.clients[client];
+        me.alive && !me.lease_lost && me.page.is_some_and(|run| self.hosts[me.host].page_valid(run, self.now))
+    }
+
+    /// Changes what a client believes of a lock; a new or stronger belief is checked (I1).
+    pub fn set_belief(&mut self, client: usize, seq: u64, mode: Option<Mode>) {
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        held.believed = mode;
+        let (resource, span) = (held.resource, held.span());
+        let belief = mode.map(|mode| Belief { client, seq, mode, span });
+        self.oracles.exclusion.set(resource, client, seq, belief);
+        if mode.is_some() {
+            self.check_exclusion(client, seq);
+        }
+    }
+
+    /// I1 for one lock.
+    pub fn check_exclusion(&mut self, client: usize, seq: u64) {
+        let Some(held) = self.clients[client].locks.get(&seq) else { return };
+        let verdict = self.oracles.exclusion.check(held.resource, client, seq, |belief| self.trusts(belief.client));
+        self.judge(Rule::I1, verdict);
+    }
+
+    /// A lease page that had run out stands again: beliefs that rest on it begin anew.
+    pub fn page_revived(&mut self, host: usize, run: u32) {
+        let clients: Vec<usize> = (0..self.clients.len())
+            .filter(|&client| self.clients[client].host == host && self.clients[client].page == Some(run))
+            .collect();
+        for client in clients {
+            self.check_client(client);
+        }
+    }
+
+    /// I1 and I3 for all locks of a client, after it began to rely on them again.
+    pub fn check_client(&mut self, client: usize) {
+        let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
+        for seq in locks {
+            self.check_exclusion(client, seq);
+            self.check_record(client, seq);
+        }
+    }
+
+    /// Whether a process runs.
+    pub fn process_lives(&self, pid: u32) -> bool {
+        self.clients.iter().any(|client| client.alive && client.process.pid == pid) || pid < 1_000
+    }
+}
+
+fn resource(index: usize) -> Resource {
+    if index.is_multiple_of(3) {
+        let id = ResourceId { volume: 1, ino: index as u64, offset: 0, ag: 0, kind: ResourceKind::Inode };
+        return Resource::typed(id).expect("an inode is a typed resource");
+    }
+    let name = format!("resource-{index}");
+    Resource::named(QualifiedName::new(b"sim", name.as_bytes()).expect("the name is short"))
+}
