@@ -4,10 +4,15 @@
 //! list of effects on other locks in the order in which they must take effect. What is granted here is not promised to
 //! anybody before the caller has put it on disk.
 //!
-//! The rules are those of the Linux kernel DLM (fs/dlm/lock.c); where this table deviates, a comment at the place says
-//! so and why. In short: byte ranges (two locks meet only where they overlap, for conflicts and for order alike);
-//! possible holders; NOORDER and HEADQUE requests that could be granted do not wait for the next event; and notices
-//! follow the lattice of modes instead of their numbers.
+//! The rules are those of the Linux kernel DLM (fs/dlm/lock.c), with these differences, each explained at its place:
+//! * byte ranges: two locks meet only where they overlap, for conflicts and for order alike;
+//! * possible holders, which may conflict with what is granted already;
+//! * order survives a failover, so conversions are served in order after one;
+//! * no request waits for the next event although it could be granted: HEADQUE that would be first, NOORDER with QUECVT,
+//!   NOORDER behind a demotion;
+//! * the alternative mode is tried before a conversion counts as deadlocked, and nobody is demoted once queued;
+//! * a HEADQUE conversion stays behind those that it would wait for;
+//! * notices follow the lattice of modes instead of their numbers, and go to converting holders too.
 //!
 //! | file | subject |
 //! |---|---|
