@@ -118,7 +118,6 @@ fn the_wrong_lockspace_is_65_and_so_is_another_uuid() {
     assert!(made.out.contains("lockspace  one") && made.out.contains("uuid"), "{}", made.out);
     refused(&daemon(dir.path(), &["--lockstate", &lockstate]), 65, "--lockspace one");
 
-    std::fs::create_dir(dir.path().join("state")).unwrap();
     let identity = "node_uuid = \"0f8b2a4c-1111-4222-8333-444455556666\"\n\
                     lockspace_uuid = \"0f8b2a4c-1111-4222-8333-444455557777\"\n";
     std::fs::write(dir.path().join("state/identity.toml"), identity).unwrap();
