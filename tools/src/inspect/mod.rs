@@ -40,7 +40,7 @@ EXAMPLES
 
 /// Read a lockstate from disk, without any daemon and without writing
 #[derive(Parser, Debug)]
-#[command(name = "mxlock-inspect", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "mxlock-inspect", version, propagate_version = true, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print one JSON document
     #[arg(long, global = true)]
@@ -55,24 +55,32 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Lockspace, geometry, timing, view, and how many nodes and locks there are
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared summary")]
     Summary,
     /// The heartbeat sectors of all nodes that ever used the lockstate
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect --json /mnt/shared heartbeats | jq '.heartbeats[].host'")]
     Heartbeats,
     /// All lock records
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect --json /mnt/shared locks | jq '.locks | length'")]
     Locks,
     /// One lock-record slot
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared slot 4711")]
     Slot {
         /// Number of the slot, from 0
         #[arg(value_name = "N")]
         slot: u32,
     },
     /// One node's heartbeat sector with its ballot
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared node 0")]
     Node {
         /// Node number, 0 to 63
         #[arg(value_name = "N", value_parser = parse_node)]
         node: NodeId,
     },
     /// The records of one named resource
+    #[command(
+        after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared resource orders\n  mxlock-inspect /mnt/shared resource -N db orders"
+    )]
     Resource {
         /// Its name, taken whole
         name: OsString,
@@ -81,8 +89,10 @@ pub(crate) enum Command {
         namespace: Option<OsString>,
     },
     /// The newest committed view
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared view")]
     View,
     /// How full the table is, and how far records stand from their home slots
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared map --png map.png")]
     Map {
         /// Write a picture with one pixel for each slot: shared blue, exclusive dark blue, waiting or converting
         /// yellow, orphan pink, damaged red
@@ -90,6 +100,7 @@ pub(crate) enum Command {
         png: Option<PathBuf>,
     },
     /// Check every sector: checksums, stamps, duplicates, incompatible grants
+    #[command(after_help = "EXAMPLES\n  mxlock-inspect /mnt/shared verify && echo clean")]
     Verify {
         /// A finding counts only if it is still there when read again after this time: twice the clear_behind_ms of
         /// the cluster

@@ -20,7 +20,7 @@ EXAMPLES
 
 /// Locks for machines that share a disk
 #[derive(Parser, Debug)]
-#[command(name = "mxlock", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(name = "mxlock", version, propagate_version = true, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -161,14 +161,18 @@ impl HowToLock {
 }
 
 const RUN_HELP: &str = "\
-COMMAND runs in mxlock's process group and terminal, as with flock(1). Its exit status is passed through, 128+N when
-signal N ended it. SIGTERM, SIGINT and SIGHUP sent to mxlock are passed on to it. If the lease is lost, or the daemon
-is gone past the lease's deadline, COMMAND and all its descendants get SIGTERM, and SIGKILL within the grace time;
-mxlock then exits with 75. COMMAND is killed as well if mxlock itself is.
+COMMAND runs in mxlock's process group and terminal, as with flock(1). Its exit status is passed through, 128+N when \
+signal N ended it. SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 sent to mxlock are passed on to it. The locks \
+are released when COMMAND ends, also if it left others running.
+
+If a lock is lost, or the daemon is gone past the lease's deadline, COMMAND and all its descendants get SIGTERM, and \
+SIGKILL within the grace time; mxlock then exits with 75. COMMAND is killed as well if mxlock itself is; what it \
+started is then not.
 
 ENVIRONMENT OF COMMAND
-  MXLOCK_TOKEN  the highest fencing token: pass it to storage that can check it
-  MXLOCK_NAMES  the names, separated by colons; a colon or backslash in a name has a backslash before it
+  MXLOCK_TOKEN  the highest fencing token: for storage that can check it
+  MXLOCK_NAMES  the names with a colon between two; a colon or backslash
+                within a name has a backslash before it
 
 EXAMPLES
   mxlock run backup -- backup.sh
@@ -214,7 +218,7 @@ pub(crate) struct Run {
 }
 
 const LOCK_HELP: &str = "\
-The lock is held until the process ends or `mxlock unlock` releases it. If the node loses its lease, nothing ends the
+The lock is held until the process ends or `mxlock unlock` releases it. If the node loses its lease, nothing ends the \
 process: use `mxlock run` for commands that must not go on then.
 
 EXAMPLES
@@ -267,8 +271,8 @@ pub(crate) struct Adopt {
 }
 
 const DEMO_HELP: &str = "\
-Three daemons share a lockstate in a temporary directory, or on the file system that --lockstate-dir names. Locks are
-taken on all three, the master is killed with SIGKILL, and the time until the next one grants locks is measured. The
+Three daemons share a lockstate in a temporary directory, or on the file system that --lockstate-dir names. Locks are \
+taken on all three, the master is killed with SIGKILL, and the time until the next one grants locks is measured. The \
 inspector and a counter that is incremented under a lock check the result. No root needed.
 
 EXAMPLES
