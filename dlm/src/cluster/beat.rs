@@ -20,7 +20,7 @@ impl Cluster {
         }
         let wrote = beat.write.as_ref().is_some_and(|write| write.result.is_ok());
         if let Some(write) = &beat.write {
-            self.sector.write_ended(write, now, now - self.dead);
+            self.sector.write_ended(write, now, self.dead);
             match write.result {
                 Ok(()) => self.lease.wrote(write.started),
                 // It may still land, with an old block: no ballot for D (section 4).

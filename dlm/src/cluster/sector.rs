@@ -4,6 +4,7 @@ use crate::io::{BeatWrite, ImageId};
 use crate::time::BootTime;
 use mxlock_format::{Heartbeat, HeartbeatError, Incarnation};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::liveness::Pulse;
 
@@ -66,8 +67,8 @@ impl OwnSector {
         self.handed_out.iter().find(|(other, _)| *other == id).map(|(_, heartbeat)| heartbeat)
     }
 
-    /// A write ended. `forget_before`: writes that failed earlier cannot land any more (A2).
-    pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, forget_before: BootTime) {
+    /// A write ended. A failed one cannot land any more after D (A2).
+    pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, dead: Duration) {
         // The thread always writes the newest image, so older ones are never written again.
         while self.handed_out.front().is_some_and(|&(id, _)| id < write.image) {
             self.handed_out.pop_front();
@@ -77,8 +78,8 @@ impl OwnSector {
         match (&write.result, self.uncertain.back_mut()) {
             (Ok(()), _) => {
                 self.written = Some(pulse);
-                // What they may have left is overwritten now.
-                self.uncertain.retain(|failed| failed.failed_at >= forget_before);
+                // What had landed by then is overwritten now.
+                self.uncertain.retain(|failed| failed.failed_at + dead > write.started);
             }
             (Err(_), Some(last)) if last.incarnation == pulse.incarnation => {
                 (last.last_seq, last.failed_at) = (pulse.hb_seq, now);

@@ -151,6 +151,8 @@ pub(super) struct Faults {
     pub(super) fail: bool,
     pub(super) fence_wait: bool,
     pub(super) auto_slots: bool,
+    /// Every disk operation takes up to R/2: proposers meet more often.
+    pub(super) slow: bool,
 }
 
 /// What a run did, so that a campaign can show that it was not idle.
@@ -249,7 +251,7 @@ impl World {
 
     /// How long a disk operation takes, with an occasional slow one.
     fn latency(&mut self, host: usize) -> u64 {
-        let quick = MS / 2 + self.rng.below(4 * MS);
+        let quick = MS / 2 + self.rng.below(if self.faults.slow { R / 2 } else { 4 * MS });
         match self.rng.below(100) {
             _ if self.hosts[host].stalled_until > self.now => {
                 self.hosts[host].stalled_until - self.now + self.rng.below(R)
@@ -665,6 +667,15 @@ impl World {
         assert!(masters.len() <= 1, "I4: hosts {masters:?} are masters at the same time, {:?}", newest);
     }
 
+    fn heals_within(&mut self, bound: u64, seed: u64) {
+        let from = self.now;
+        while !self.is_well() {
+            assert!(self.now < from + bound, "seed {seed}: not well after {} ms", (self.now - from) / MS);
+            self.vouch();
+            self.run(self.now + R / 4);
+        }
+    }
+
     /// An active master within its lease, and everybody a member with a lease.
     fn is_well(&mut self) -> bool {
         let Some(master) = (0..self.hosts.len()).find(|&host| {
@@ -696,6 +707,7 @@ pub(super) fn simulate(seed: u64) -> Tally {
         fail: seed % 7 < 3,
         fence_wait: seed % 11 != 3,
         auto_slots: seed % 13 == 4,
+        slow: seed % 4 == 1,
     };
     let mut world = World::new(seed, faults);
     // Without faults at first: a fresh lockstate has no D wait (section 4), so slots must be settled.
@@ -703,17 +715,15 @@ pub(super) fn simulate(seed: u64) -> Tally {
     world.push(0, 0, What::Fault);
     let heal_after = 10 * D + world.rng.below(10 * D);
     world.push(heal_after, 0, What::Heal);
-    // What was issued on a stalled disk before it healed ends no later than this.
-    world.run(world.now + heal_after + 3 * D + 2 * R);
-    // D for another boot, D for the ballots after a failed write, D for a dead master, and the beats in between.
-    let bound = world.now + 4 * D + 20 * R;
+    world.run(world.now + heal_after);
     let healed_at = world.now;
-    while !world.is_well() {
-        assert!(world.now < bound, "seed {seed}: not well {} ms after healing", (world.now - healed_at) / MS);
-        world.vouch();
-        world.run(world.now + R / 4);
-    }
+    // D for another boot, D for the ballots after a failed write, D for a dead master, and the beats in between.
+    let bound = 4 * D + 20 * R;
+    world.heals_within(bound + 3 * D, seed);
     world.tally.recovered_after_ms = (world.now - healed_at) / MS;
+    // What was issued on a stalled disk before it healed ends no later than this.
+    world.run(world.now.max(healed_at + 3 * D + 2 * R));
+    world.heals_within(bound, seed);
     // And stays so.
     let views = world.tally.views;
     world.run(world.now + 2 * D);
