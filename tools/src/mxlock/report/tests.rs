@@ -2,7 +2,8 @@
 
 use super::commands::{Commands, command_name};
 use super::*;
-use mxlock_format::{ByteRange, LockId, Mode, QualifiedName, Resource, SessionId, Uuid};
+use mxlock_format::{ByteRange, Epoch, Incarnation, LockId, Mode, Process, QualifiedName, Resource, SessionId, Uuid};
+use std::collections::HashMap;
 
 fn node(slot: u32) -> NodeId {
     NodeId::new(slot).unwrap()
