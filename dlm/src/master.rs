@@ -268,6 +268,9 @@ impl Master {
 
     /// The next time at which something has to happen by itself.
     pub(crate) fn deadline(&self) -> Option<BootTime> {
+        if self.draining {
+            return None;
+        }
         [
             self.behind.first().map(|(at, _)| *at),
             self.expiries.first().map(|(at, _)| *at).filter(|_| self.active),

@@ -314,6 +314,7 @@ impl Master {
                 standing.push(lock);
             }
         }
+        let mut told: Vec<ReportedLock> = standing.iter().filter_map(|lock| self.reported_lock(*lock)).collect();
         // What waited keeps its place: the client asks again for what it still wants, and lets go of the rest.
         let rest: Vec<LockId> = possible.into_iter().filter(|lock| !standing.contains(lock)).collect();
         let mut unwanted = Vec::new();
@@ -324,13 +325,13 @@ impl Master {
                 unwanted.push(lock);
                 continue;
             }
-            standing.push(lock);
+            // As it is before anything is granted: a grant has a number, and is told, when it is on disk.
+            told.extend(self.reported_lock(lock));
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
         }
-        self.log(Event::ClaimsJudged { node: from, standing: standing.len() as u64, released: unwanted.len() as u64 });
+        self.log(Event::ClaimsJudged { node: from, standing: told.len() as u64, released: unwanted.len() as u64 });
         self.withdraw(now, unwanted);
-        let standing = standing.into_iter().filter_map(|lock| self.reported_lock(lock)).collect();
-        self.send(from, PeerMessage::Claimed(ClaimVerdict { session, standing, known: true }));
+        self.send(from, PeerMessage::Claimed(ClaimVerdict { session, standing: told, known: true }));
         self.forgive_damage();
     }
 
