@@ -172,6 +172,7 @@ impl World {
         }
         let me = &mut self.clients[client];
         me.session = None;
+        me.echoes.clear();
         me.page = None;
         me.lease_lost = false;
         me.welcomed = false;

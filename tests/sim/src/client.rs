@@ -6,7 +6,7 @@ use mxlock_dlm::io::ConnId;
 use mxlock_format::{ByteRange, LockId, Mode, Process, SessionId, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{Claim, Request};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `op` of an unlock.
 pub const UNLOCK: u32 = u32::MAX;
@@ -35,6 +35,8 @@ pub struct Client {
     pub next_seq: u64,
     /// Locks that it likes to have at once.
     pub appetite: usize,
+    /// Operations that were sent again and answered: the answer may come once more, since the two crossed.
+    pub echoes: BTreeSet<(u64, u32)>,
     /// When it last lost its connection.
     pub away_since: Option<Time>,
     /// Its own randomness.
@@ -128,6 +130,7 @@ impl Client {
             locks: BTreeMap::new(),
             next_seq: 1,
             appetite,
+            echoes: BTreeSet::new(),
             away_since: None,
             dice,
         }

@@ -1,6 +1,6 @@
 //! What clients are told, and what the oracles make of it.
 
-use crate::client::UNLOCK;
+use crate::client::{Held, UNLOCK};
 use crate::clock::{MS, SEC};
 use crate::oracle::{Rule, answers};
 use crate::world::{ConnOwner, Event, World};
@@ -118,15 +118,30 @@ impl World {
     }
 
     fn answered(&mut self, client: usize, seq: u64, op: u32, answer: Answer) {
-        let verdict = answers::check(&self.clients[client], seq, op);
-        if verdict.is_err() {
-            self.judge(Rule::I7, verdict);
-            return;
+        match answers::check(&self.clients[client], seq, op) {
+            Err(message) => return self.fail(Rule::I7, message),
+            Ok(false) => return self.repeated(client, seq, op, answer),
+            Ok(true) => {}
+        }
+        let me = &mut self.clients[client];
+        if me.locks.get(&seq).is_some_and(|held| held.ops.get(&op).is_some_and(|op| op.resent)) {
+            me.echoes.insert((seq, op));
         }
         match answer {
             Answer::Granted(grant) | Answer::GrantedDemoted(grant) => self.granted(client, seq, op, grant),
             Answer::Denied(denial) => self.denied(client, seq, op, denial),
             Answer::Unlocked => self.unlocked(client, seq, op),
+        }
+    }
+
+    /// The repetition of an answer. If the first one was a denial, the lock was asked for anew without wanting it.
+    fn repeated(&mut self, client: usize, seq: u64, op: u32, answer: Answer) {
+        let known = self.clients[client].locks.contains_key(&seq);
+        if op == 0 && !known && matches!(answer, Answer::Granted(_)) {
+            let now = self.now;
+            self.clients[client].locks.insert(seq, Held::new(0, None, now));
+            self.clients[client].echoes.insert((seq, UNLOCK));
+            self.unlock(client, seq);
         }
     }
 

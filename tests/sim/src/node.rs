@@ -471,11 +471,12 @@ impl World {
         if self.log.on {
             self.log.line(now, &format!("h{host} -> {}", short(&format!("{output:?}"))));
         }
+        let node_uuid = self.hosts[host].node_uuid;
         let Some(daemon) = self.hosts[host].daemon.as_mut() else { return };
         let run = daemon.run;
         match output {
             Output::Heartbeat { image, heartbeat, urgent } => {
-                let own = heartbeat.node == daemon.node && heartbeat.incarnation == daemon.incarnation;
+                let own = heartbeat.node == daemon.node && heartbeat.node_uuid == node_uuid;
                 daemon.thread.newest = Some((image, heartbeat));
                 if !own {
                     self.fail(Rule::I6, format!("host {host} publishes a heartbeat that is not its own"));
