@@ -21,6 +21,22 @@ impl Durable {
     fn covers(&self, mode: Mode, must_be_granted: bool) -> bool {
         (self.mode.covers(mode) && self.granted) || (!must_be_granted && self.wanted.covers(mode))
     }
+
+    /// What is certain while a write is under way: either record may be the one on disk.
+    fn meet(self, other: Durable) -> Durable {
+        let weaker = |a: Mode, b: Mode| match (a.covers(b), b.covers(a)) {
+            (true, _) => b,
+            (_, true) => a,
+            // PR and CW permit no more than CR in common.
+            _ => Mode::CR,
+        };
+        Durable {
+            mode: weaker(self.mode, other.mode),
+            wanted: weaker(self.wanted, other.wanted),
+            granted: self.granted && other.granted,
+            lvb: self.lvb.min(other.lvb),
+        }
+    }
 }
 
 /// What a lock's owner has not been told yet.
@@ -248,6 +264,8 @@ impl Master {
             Some(image) => {
                 self.counters.records_written += 1;
                 self.mirror.set(slot, &image.0);
+                let now = &mut self.durable[slot as usize];
+                *now = now.zip(durable).map(|(old, new)| old.meet(new));
             }
             None => {
                 self.counters.records_cleared += 1;

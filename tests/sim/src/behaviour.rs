@@ -173,6 +173,7 @@ impl World {
         let me = &mut self.clients[client];
         me.session = None;
         me.echoes.clear();
+        me.from_records = false;
         me.page = None;
         me.lease_lost = false;
         me.welcomed = false;

@@ -37,6 +37,9 @@ pub struct Client {
     pub appetite: usize,
     /// Operations that were sent again and answered: the answer may come once more, since the two crossed.
     pub echoes: BTreeSet<(u64, u32)>,
+    /// Its session was taken up by a daemon that knew it only from records: a request that was over may come back from
+    /// its record, and is let go of when it is granted.
+    pub from_records: bool,
     /// When it last lost its connection.
     pub away_since: Option<Time>,
     /// Its own randomness.
@@ -131,6 +134,7 @@ impl Client {
             next_seq: 1,
             appetite,
             echoes: BTreeSet::new(),
+            from_records: false,
             away_since: None,
             dice,
         }

@@ -68,6 +68,7 @@ impl World {
         me.lease_lost = false;
         me.away_since = None;
         let old_page = me.page.replace(run);
+        me.from_records |= resumed && old_page != Some(run);
         if !in_time && old_page.is_some_and(|old| old != run) {
             let held: Vec<u64> = self.clients[client].locks.keys().copied().collect();
             for seq in held {
