@@ -4,7 +4,6 @@ use super::failure::{Code, Failure};
 use clap::{Parser, error::ErrorKind};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
 /// Parses the arguments, runs the command, reports how it ended.
@@ -62,12 +61,6 @@ pub fn emit(text: &str) -> Result<(), Failure> {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::system("write to", "standard output", &e)),
         _ => Ok(()),
     }
-}
-
-/// Writes the man pages of a program and its commands into a directory.
-pub fn write_man_pages(command: clap::Command, directory: &Path) -> Result<(), Failure> {
-    clap_mangen::generate_to(command, directory)
-        .map_err(|e| Failure::new(Code::CannotCreate, Failure::system("write into", directory.display(), &e).message))
 }
 
 /// A completion script for one shell.

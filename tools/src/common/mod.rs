@@ -3,6 +3,7 @@
 pub mod app;
 pub mod failure;
 pub mod json;
+pub mod man;
 pub mod names;
 pub mod signals;
 pub mod table;

@@ -11,6 +11,7 @@ mod run;
 
 use crate::common::app::{self, Outcome, emit};
 use crate::common::failure::{Code, Failure};
+use crate::common::man;
 use clap::CommandFactory;
 use cli::{Cli, Command, Global};
 use std::path::Path;
@@ -40,7 +41,7 @@ fn command(cli: Cli) -> Outcome {
         Command::FenceAck { node, yes } => admin::fence_ack(global, *node, *yes),
         Command::WaitReady { wait } => admin::wait_ready(global, *wait),
         Command::Demo(demo) => demo::demo(demo, global.json),
-        Command::Man { directory } => man(directory),
+        Command::Man { directory } => man_pages(directory),
         Command::Completions { shell, program } => {
             emit(&app::completions(definition(program), *shell))?;
             Ok(0)
@@ -56,9 +57,9 @@ fn definition(program: &str) -> clap::Command {
     }
 }
 
-fn man(directory: &Path) -> Outcome {
+fn man_pages(directory: &Path) -> Outcome {
     for program in ["mxlock", "mxlock-inspect", "mxlock-bench"] {
-        app::write_man_pages(definition(program), directory)?;
+        man::write_pages(definition(program), directory)?;
     }
     Ok(0)
 }
@@ -83,16 +84,16 @@ mod tests {
     #[test]
     fn man_pages_and_completions_for_all_programs() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(man(directory.path()), Ok(0));
+        assert_eq!(man_pages(directory.path()), Ok(0));
         for page in ["mxlock.1", "mxlock-run.1", "mxlock-fence-ack.1", "mxlock-inspect.1", "mxlock-bench.1"] {
             let text = std::fs::read_to_string(directory.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
-            assert!(text.contains("EXAMPLES"), "{page}");
+            assert!(text.contains("\n.SH EXAMPLES\n") && text.contains("\n.SH \"EXIT STATUS\"\n"), "{page}: {text}");
         }
         assert!(!directory.path().join("mxlock-man.1").exists(), "hidden");
-        assert_eq!(man(Path::new("/nonexistent/x")).unwrap_err().code, Code::CannotCreate);
+        assert_eq!(man_pages(Path::new("/nonexistent/x")).unwrap_err().code, Code::CannotCreate);
         for program in ["mxlock", "mxlock-inspect", "mxlock-bench"] {
             let script = app::completions(definition(program), clap_complete::Shell::Bash);
-            assert!(script.contains(&format!("complete -F _{program} ")), "{script}");
+            assert!(script.contains(&format!(" -o bashdefault -o default {program}\n")), "{script}");
         }
     }
 }
