@@ -110,13 +110,14 @@ fn without_locks_a_new_session_is_opened() {
     let (client, conn) = fake.client(fake.options(), 7);
     drop(conn);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let daemon = scope.spawn(|| {
             let mut conn = fake.accept();
             assert_eq!(conn.hello().resume, None);
             conn.welcome(&fake.page, 8, &[]);
-            conn.grant_next(Mode::EX);
+            conn
         });
-        assert_eq!(client.lock(&spec("a")).unwrap().keep(), 1);
+        assert_eq!(events(&client, 2), [Event::Disconnected, Event::Reconnected]);
+        daemon.join().unwrap()
     });
     assert_eq!(client.session_id(), Some(SessionId(8)));
 }
@@ -230,7 +231,7 @@ fn without_a_daemon_locks_end_at_the_deadline() {
 
     fake.start(Page::new(2, LONG_NS));
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let daemon = scope.spawn(|| {
             let mut conn = fake.accept();
             let hello = conn.hello();
             assert_eq!((hello.resume, hello.claims.len()), (Some(SessionId(7)), 0));
@@ -240,8 +241,10 @@ fn without_a_daemon_locks_end_at_the_deadline() {
             let mut conn = fake.accept();
             assert_eq!(conn.hello().resume, None);
             conn.welcome(&fake.page, 8, &[]);
+            conn
         });
         assert_eq!(events(&client, 2), [Event::Reconnected, Event::LeaseRegained]);
+        daemon.join().unwrap()
     });
 }
 
@@ -349,13 +352,15 @@ fn nonsense_ends_the_connection_only() {
         take(&client, &mut conn, "a");
         conn.send_raw(&nonsense);
         thread::scope(|scope| {
-            scope.spawn(|| {
+            let daemon = scope.spawn(|| {
                 conn.end();
                 let mut conn = fake.accept();
                 assert_eq!(conn.hello().claims.len(), 1);
                 conn.welcome(&fake.page, 7, &[]);
+                conn
             });
             assert_eq!(events(&client, 2), [Event::Disconnected, Event::Reconnected]);
+            daemon.join().unwrap()
         });
         assert!(client.guard(1).unwrap().is_valid());
     }
