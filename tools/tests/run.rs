@@ -161,7 +161,7 @@ fn command_and_descendants_end_within_the_grace_time_of_the_deadline() {
     assert!(Instant::now() >= deadline, "not before the deadline");
     assert!(Instant::now() < deadline + Duration::from_millis(800), "within the grace time");
     assert!(pids.iter().all(|pid| !runs(pid)), "{pids:?} survived");
-    assert!(err.contains("ending COMMAND") && err.contains("COMMAND was ended\n"), "{err}");
+    assert!(err.contains("ending COMMAND") && err.contains("COMMAND is gone\n"), "{err}");
 }
 
 /// Section 5: the daemon says that the lease is lost; a command that listens to SIGTERM is not killed.
@@ -255,6 +255,35 @@ fn a_restarted_daemon_gets_the_session_back() {
     drop(child.stdin.take());
     assert_eq!(conn.unlock_next(), seq);
     assert_eq!(end(child).0, 8);
+}
+
+/// A daemon that does not answer the release keeps nobody waiting for long: the session ends with the process.
+#[test]
+fn an_unanswered_release_is_not_waited_for_long() {
+    let fake = Fake::new();
+    let started = Instant::now();
+    let child = mxlock(&fake, &["run", "name", "--", "true"]).spawn().unwrap();
+    let mut conn = greet(&fake);
+    conn.grant_next(Mode::EX);
+    let Request::Unlock(_) = conn.next() else { panic!("not an unlock") };
+    assert_eq!(conn.next(), Request::Bye);
+    conn.end();
+    assert_eq!(end(child).0, 0);
+    assert!(started.elapsed() < PATIENCE);
+}
+
+/// Section 2: a grant that the lease does not cover any more when it arrives starts no command.
+#[test]
+fn a_lock_that_is_lost_before_command_starts() {
+    let fake = Fake::new();
+    let child = mxlock(&fake, &["run", "a", "b", "--", "sh", "-c", "echo ran"]).spawn().unwrap();
+    let mut conn = greet(&fake);
+    conn.grant_next(Mode::EX);
+    let Request::Lock(lock) = conn.next() else { panic!("not a lock request") };
+    fake.page.set_deadline(1);
+    conn.grant(lock.seq, 0, Mode::EX);
+    let (code, out, err) = end(child);
+    assert_eq!((code, out.as_str()), (75, ""), "{err}");
 }
 
 /// `mxlock lock`: the session is another process's, and stays when mxlock ends: no `Bye`.

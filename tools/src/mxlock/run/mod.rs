@@ -7,10 +7,10 @@ mod watch;
 use super::cli::{Adopt, Global, Run};
 use super::connect::connect;
 use super::file_id;
-use crate::common::app::{Outcome, say};
+use crate::common::app::Outcome;
 use crate::common::failure::{Code, Failure, without_os_code};
 use crate::common::names::{join_for_environment, resource};
-use mxlock_client::{Client, ClientError, Lock, LockSpec};
+use mxlock_client::{Client, ClientError, Event as ClientEvent, Lock, LockSpec, UNLOCK_OP};
 use mxlock_format::{Resource, Token};
 use mxlock_proto::client::Denial;
 use nix::sys::signal::Signal;
@@ -20,8 +20,11 @@ use status_fd::{Event, StatusFd};
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use watch::{End, Watch};
+
+/// Longest wait for the answers to releases.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is locked, with the name that COMMAND sees.
 struct Target {
@@ -37,6 +40,8 @@ pub(super) fn run(global: &Global, run: &Run) -> Outcome {
     let targets = targets(global, run).inspect_err(refused)?;
     let client = connect(global, None).inspect_err(refused)?;
     let locks = acquire(&client, run, &targets).inspect_err(refused)?;
+    // The first lock may have been lost while the last one was waited for.
+    still_held(&locks).inspect_err(refused)?;
     hold(&client, locks, &targets, &Job { command: &run.command, on_bast: run.on_bast, status: &status })
 }
 
@@ -45,9 +50,10 @@ pub(super) fn adopt(global: &Global, adopt: &Adopt) -> Outcome {
     let target =
         Target { resource: resource(global.namespace.as_deref(), &adopt.name)?, name: adopt.name.as_bytes().to_vec() };
     let client = connect(global, None)?;
-    let lock = client.adopt(&target.resource, adopt.mode)?;
+    let locks = vec![client.adopt(&target.resource, adopt.mode)?];
+    still_held(&locks)?;
     let status = StatusFd::take(None)?;
-    hold(&client, vec![lock], &[target], &Job { command: &adopt.command, on_bast: None, status: &status })
+    hold(&client, locks, &[target], &Job { command: &adopt.command, on_bast: None, status: &status })
 }
 
 /// Everything that is to be locked, each thing once, in the one order that all commands take.
@@ -86,6 +92,17 @@ fn acquire<'c>(client: &'c Client, run: &Run, targets: &[Target]) -> Result<Vec<
     Ok(locks)
 }
 
+/// Section 2: a promise is compared with the own clock before it is passed on.
+fn still_held(locks: &[Lock<'_>]) -> Result<(), Failure> {
+    match locks.iter().find(|lock| !lock.is_valid()) {
+        None => Ok(()),
+        Some(lost) => {
+            let sentence = format!("the lock on '{}' was lost before COMMAND could start", lost.resource());
+            Err(Failure::new(Code::NotNow, sentence))
+        }
+    }
+}
+
 /// A lock that somebody else holds is what `-E` speaks of; everything else has a code of its own.
 fn not_granted(error: ClientError, conflict_code: u8) -> Failure {
     let conflict = matches!(
@@ -120,22 +137,29 @@ fn hold(client: &Client, locks: Vec<Lock<'_>>, targets: &[Target], job: &Job<'_>
     match Watch::new(client, family, job.on_bast)?.until_the_end() {
         End::Command(code) => {
             // Released before the caller hears of the end, so that it finds the locks free.
-            release(locks);
+            release(client, locks);
             job.status.write(Event::Exit(code));
             Ok(code)
         }
         End::Lost(reason) => {
             job.status.write(Event::Lost);
-            Err(Failure::new(Code::NotNow, format!("{reason}; COMMAND was ended")))
+            Err(Failure::new(Code::NotNow, format!("{reason}; COMMAND is gone")))
         }
     }
 }
 
-/// A release that fails leaves nothing behind: the session ends with this process.
-fn release(locks: Vec<Lock<'_>>) {
-    for lock in locks {
-        if let Err(error) = lock.unlock(None) {
-            say("mxlock", &format!("{error}; it ends with this process"));
+/// Releases all locks and waits for the answers, but not longer than a caller may be kept waiting by a failover: with
+/// this process the session ends, and its locks with it.
+fn release(client: &Client, locks: Vec<Lock<'_>>) {
+    let mut pending: Vec<u64> = locks.into_iter().map(Lock::keep).collect();
+    pending.retain(|&seq| client.submit_unlock(seq, None).is_ok());
+    let started = Instant::now();
+    while !pending.is_empty() && client.is_connected() && started.elapsed() < RELEASE_PATIENCE {
+        let Ok(events) = client.poll_events(Some(RELEASE_PATIENCE.saturating_sub(started.elapsed()))) else { return };
+        for event in events {
+            if let ClientEvent::Answer { seq, op: UNLOCK_OP, .. } | ClientEvent::Lost { seq, .. } = event {
+                pending.retain(|&other| other != seq);
+            }
         }
     }
 }

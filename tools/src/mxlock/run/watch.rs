@@ -18,7 +18,7 @@ const KILL_INTERVAL: Duration = Duration::from_millis(20);
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// COMMAND ended by itself, with this exit code.
+    /// COMMAND ended by itself while the locks were held, with this exit code.
     Command(u8),
     /// A lock was lost, for this reason; COMMAND and its descendants are gone.
     Lost(String),
@@ -44,13 +44,15 @@ impl<'a> Watch<'a> {
     /// Returns when COMMAND has ended, by itself or because a lock was lost.
     pub(super) fn until_the_end(mut self) -> End {
         loop {
-            if let Some(Ended(code)) = self.family.reap() {
-                return End::Command(code);
-            }
-            // The lease is asked after the events: the daemon writes the page before it says so.
+            // In this order: a machine that slept may have lost the lock before COMMAND ended. The lease is asked after
+            // the events, because the daemon writes the page before it says so.
+            let ended = self.family.reap();
             if let Some(reason) = self.lost_event().or_else(|| self.lost_lease()) {
                 self.end_command(&reason);
                 return End::Lost(reason);
+            }
+            if let Some(Ended(code)) = ended {
+                return End::Command(code);
             }
             self.sleep(LONGEST_NAP, true);
             self.take_signals();
