@@ -9,7 +9,7 @@ use mxlock_proto::client::{AdminReply, AdminRequest, Denial, FailureKind, Reques
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// `mxlock` with these arguments, speaking to the fake daemon.
@@ -29,10 +29,26 @@ fn greet(fake: &Fake) -> Conn {
 }
 
 /// The exit code, stdout and stderr of a program that has ended or is about to.
-fn end(child: Child) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    let code = status.code().unwrap_or_else(|| panic!("{status}: {}", String::from_utf8_lossy(&stderr)));
-    (code, String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+fn end(mut child: Child) -> (i32, String, String) {
+    let text = |pipe: Option<Box<dyn Read + Send>>| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = pipe.map(|mut pipe| pipe.read_to_string(&mut text));
+            sender.send(text)
+        });
+        receiver
+    };
+    let out = text(child.stdout.take().map(|pipe| Box::new(pipe) as _));
+    let err = text(child.stderr.take().map(|pipe| Box::new(pipe) as _));
+    let out = out.recv_timeout(PATIENCE);
+    let err = err.recv_timeout(PATIENCE);
+    if out.is_err() || err.is_err() {
+        let _ = child.kill();
+    }
+    let status = child.wait().unwrap();
+    let (out, err) = (out.expect("somebody keeps stdout open"), err.expect("somebody keeps stderr open"));
+    (status.code().unwrap_or_else(|| panic!("{status}: {err}")), out, err)
 }
 
 /// Runs `mxlock run` with `options`, a lock and a shell script, with a daemon that grants and then takes the release.
@@ -226,11 +242,12 @@ fn command_does_not_outlive_mxlock() {
     assert!(runs(&pid));
     child.kill().unwrap();
     child.wait().unwrap();
-    // The pipe ends when the last process that has it closes its files, a moment before it is gone.
-    out.read_to_string(&mut String::new()).unwrap();
     let started = Instant::now();
     while runs(&pid) {
-        assert!(started.elapsed() < PATIENCE, "COMMAND goes on");
+        if started.elapsed() > PATIENCE {
+            let _ = kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL);
+            panic!("COMMAND goes on");
+        }
         std::thread::yield_now();
     }
 }
