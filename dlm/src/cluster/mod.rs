@@ -164,6 +164,8 @@ pub struct Cluster {
     resigned_up_to: Option<Epoch>,
     successor: Option<NodeId>,
     writes_uncertain: bool,
+    /// Record writes are under way: a mastership that ends now ends with uncertain writes.
+    writes_in_flight: bool,
     leaving: bool,
     stands_aside: bool,
     retiring: bool,
@@ -231,6 +233,7 @@ impl Cluster {
             resigned_up_to: None,
             successor: None,
             writes_uncertain: false,
+            writes_in_flight: false,
             leaving: false,
             stands_aside: false,
             retiring: false,
@@ -364,6 +367,21 @@ impl Cluster {
         }
     }
 
+    /// Whether record writes of this node are under way. To be said before anything else of a moment: a lease that runs
+    /// out then leaves them behind, and the successor must not begin before they have ended (section 4).
+    pub fn set_writes_in_flight(&mut self, in_flight: bool) {
+        self.writes_in_flight = in_flight;
+    }
+
+    /// All writes that a mastership left behind have ended well: the successor need not wait any longer.
+    pub fn writes_settled(&mut self, now: BootTime) {
+        self.enter(now);
+        if self.writes_uncertain && self.state == NodeState::Resigned {
+            self.writes_uncertain = false;
+            self.flush(true);
+        }
+    }
+
     /// This node will not stand for election any more: it is about to stop.
     pub fn stand_aside(&mut self) {
         self.stands_aside = true;
@@ -378,7 +396,8 @@ impl Cluster {
         if self.stopped || self.retiring {
             return;
         }
-        if self.sector.newest().is_none() {
+        // A new incarnation would end the wait for writes that may still land: silence does not.
+        if self.sector.newest().is_none() || self.writes_uncertain {
             return self.stop(StopReason::Shutdown);
         }
         self.retiring = true;
@@ -585,7 +604,7 @@ impl Cluster {
         self.actions.push_back(Action::LeaseLost);
         self.log(Event::LeaseLost);
         if was_master && self.resigned_up_to.is_none() {
-            self.give_up_mastership(None, false);
+            self.give_up_mastership(None, self.writes_in_flight);
             self.flush(true);
         }
     }

@@ -12,8 +12,8 @@ use crate::io::{Beat, BeatRead, BeatWrite, ImageId, IoFault, Region};
 use crate::rng::Rng;
 use crate::time::BootTime;
 use mxlock_format::{
-    ClusterKey, Epoch, Geometry, Heartbeat, Incarnation, MAX_NODES, NodeId, Phase, SectorSize, Superblock, Timing,
-    Uuid, View,
+    ClusterKey, Epoch, Geometry, Heartbeat, Incarnation, MAX_NODES, NodeId, NodeState, Phase, SectorSize, Superblock,
+    Timing, Uuid, View,
 };
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
@@ -82,6 +82,7 @@ enum What {
     Sample { slot: usize },
     Start,
     Fault,
+    Disturb,
     Heal,
 }
 
@@ -139,9 +140,9 @@ struct Host {
     failing_until: u64,
     /// Its last write lands no later than this; the guard is held so long.
     landing_until: u64,
-    /// Lease page that a dead daemon left to its clients, with its slot.
-    page: Option<(NodeId, BootTime)>,
-    vouched_off: bool,
+    /// The longest lease that its clients were promised, with the slot it was for. They have ended by then + G,
+    /// whether or not the daemon still runs.
+    promise: Option<(NodeId, BootTime)>,
 }
 
 pub(super) struct Faults {
@@ -176,9 +177,13 @@ struct World {
     disk: Box<Region>,
     hosts: Vec<Host>,
     faults: Faults,
+    /// The time of faults has begun.
+    disturbing: bool,
     healed: Option<u64>,
     next_incarnation: u64,
     views: BTreeMap<Epoch, View>,
+    /// Incarnations that were members and were excluded.
+    buried: Vec<Incarnation>,
     tally: Tally,
     trace: bool,
 }
@@ -199,8 +204,7 @@ impl World {
                 stalled_until: 0,
                 failing_until: 0,
                 landing_until: 0,
-                page: None,
-                vouched_off: false,
+                promise: None,
             })
             .collect();
         let mut world = World {
@@ -211,9 +215,11 @@ impl World {
             disk: fresh_region(100),
             hosts,
             faults,
+            disturbing: false,
             healed: None,
             next_incarnation: seed << 20,
             views: BTreeMap::new(),
+            buried: Vec::new(),
             tally: Tally::default(),
             trace: std::env::var_os("CLUSTER_TRACE").is_some(),
         };
@@ -287,6 +293,8 @@ impl World {
             match &event.what {
                 What::Fault => self.fault(),
                 What::Heal => self.heal(),
+                What::Disturb if self.healed.is_some() => {}
+                What::Disturb if event.life == self.hosts[host].life => self.disturbed(host),
                 What::Start => self.start(host),
                 _ if event.life != self.hosts[host].life => {}
                 // A machine that sleeps does nothing; what it was about to do, it does when it wakes.
@@ -345,7 +353,9 @@ impl World {
                 }
                 self.push(R / 2, host, What::JoinTimer);
             }
-            What::Land { .. } | What::Sample { .. } | What::Start | What::Fault | What::Heal => unreachable!(),
+            What::Land { .. } | What::Sample { .. } | What::Start | What::Fault | What::Disturb | What::Heal => {
+                unreachable!()
+            }
         }
         self.drain(host);
     }
@@ -453,6 +463,7 @@ impl World {
                     daemon.image = Some((image, *heartbeat));
                     if urgent {
                         self.kick(host);
+                        self.disturb(host);
                     }
                 }
                 Action::Look => self.kick(host),
@@ -487,9 +498,18 @@ impl World {
                     self.push(R, host, What::Start);
                     return;
                 }
+                Action::LeaseExtended { until } => {
+                    let entry = &mut self.hosts[host];
+                    let Some(node) = entry.slot else { return };
+                    let before = entry.promise.filter(|&(slot, _)| slot == node).map(|(_, until)| until);
+                    entry.promise = Some((node, before.unwrap_or_default().max(until)));
+                }
                 Action::LeaseLost => self.tally.losses += 1,
                 Action::LeaseRegained { .. } => self.tally.regained += 1,
-                Action::Excluded { .. } => self.tally.exclusions += 1,
+                Action::Excluded { .. } => {
+                    self.tally.exclusions += 1;
+                    self.hosts[host].promise = None;
+                }
                 Action::Log(crate::event::Event::ValueAdopted { .. }) => self.tally.adopted += 1,
                 _ => {}
             }
@@ -529,7 +549,6 @@ impl World {
         let entry = &mut self.hosts[host];
         entry.slot = Some(config.node);
         entry.life += 1;
-        entry.vouched_off = false;
         let (image, reading) = (None, None);
         let daemon = Daemon {
             cluster,
@@ -547,13 +566,9 @@ impl World {
     }
 
     fn crash(&mut self, host: usize) {
-        let clock = self.clock(host);
         let entry = &mut self.hosts[host];
         entry.life += 1;
-        let Some(daemon) = entry.daemon.take() else { return };
-        // Its clients go by the lease page until its deadline.
-        let until = daemon.cluster.lease_until().filter(|&until| until > clock && daemon.cluster.is_member());
-        entry.page = until.map(|until| (daemon.cluster.node(), until));
+        entry.daemon = None;
     }
 
     fn fault(&mut self) {
@@ -580,8 +595,9 @@ impl World {
             4 if self.faults.crash => {
                 self.crash(host);
                 if self.chance(30) {
+                    // The machine was off: no client lived through that.
                     self.hosts[host].boot += 1;
-                    self.hosts[host].page = None;
+                    self.hosts[host].promise = None;
                 }
                 self.push(length, host, What::Start);
             }
@@ -606,6 +622,35 @@ impl World {
         self.push(next, host, What::Fault);
     }
 
+    /// Faults come at random times; most of the protocol happens in the few milliseconds after an urgent image.
+    fn disturb(&mut self, host: usize) {
+        if self.healed.is_some() || !self.disturbing || !self.chance(6) {
+            return;
+        }
+        let soon = self.rng.below(20 * MS);
+        self.push(soon, host, What::Disturb);
+    }
+
+    fn disturbed(&mut self, host: usize) {
+        let length = if self.chance(50) { self.rng.below(R) } else { self.rng.below(2 * D) };
+        let until = self.now + length;
+        let clock = self.clock(host);
+        match self.rng.below(5) {
+            0 if self.faults.sleep => self.hosts[host].asleep_until = until,
+            1 if self.faults.stall => self.hosts[host].stalled_until = until,
+            2 if self.faults.fail => self.hosts[host].failing_until = until,
+            3 if self.faults.crash => {
+                self.crash(host);
+                self.push(length, host, What::Start);
+            }
+            _ => {
+                let Some(daemon) = self.daemon(host) else { return };
+                daemon.cluster.resign(clock, None, false);
+                self.drain(host);
+            }
+        }
+    }
+
     /// The operator vouches for a machine that is off and stays so until it is believed.
     fn vouch(&mut self) {
         let off = self.hosts.iter().position(|host| host.daemon.is_none() && host.landing_until <= self.now);
@@ -617,8 +662,7 @@ impl World {
                 && daemon.cluster.fence_ack(clock, node).is_ok()
             {
                 self.drain(host);
-                self.hosts[off.unwrap_or(0)].vouched_off = true;
-                self.hosts[off.unwrap_or(0)].page = None;
+                self.hosts[off.unwrap_or(0)].promise = None;
             }
         }
     }
@@ -635,6 +679,14 @@ impl World {
     }
 
     fn saw_view(&mut self, view: View) {
+        let newest = self.views.last_key_value().is_none_or(|(&epoch, _)| epoch < view.epoch);
+        for host in self.hosts.iter().filter(|_| newest) {
+            let Some(Daemon { cluster, .. }) = &host.daemon else { continue };
+            let was_member = matches!(cluster.state(), NodeState::Member | NodeState::Resigned);
+            if was_member && !view.members.contains(cluster.node()) {
+                self.buried.push(cluster.incarnation());
+            }
+        }
         let known = *self.views.entry(view.epoch).or_insert(view);
         assert_eq!(known, view, "I4: two views for one epoch");
         self.tally.views = self.views.len() as u64;
@@ -645,23 +697,23 @@ impl World {
         let mut masters = Vec::new();
         for host in 0..self.hosts.len() {
             let clock = self.clock(host);
-            let Some(daemon) = &self.hosts[host].daemon else {
-                if let (Some((node, until)), Some(view)) = (self.hosts[host].page, newest)
-                    && clock < until
-                {
-                    assert!(view.members.contains(node), "{node:?} is excluded while its clients' page is valid");
-                }
-                continue;
-            };
+            let members = newest.map(|view| view.members);
+            if let (Some((node, until)), Some(members)) = (self.hosts[host].promise, members) {
+                let ended = clock >= until + Duration::from_millis(TIMING.grace_ms.into());
+                assert!(ended || members.contains(node), "{node:?} is excluded before its lease + G: {newest:?}");
+            }
+            let Some(daemon) = &self.hosts[host].daemon else { continue };
             let cluster = &daemon.cluster;
             if cluster.is_master(clock) {
                 masters.push(host);
             }
-            if cluster.lease_until().is_some_and(|until| clock < until)
-                && let Some(view) = newest
-            {
-                let node = cluster.node();
-                assert!(view.members.contains(node), "{node:?} is excluded in {view:?} while its lease is valid");
+            if cluster.lease_until().is_some_and(|until| clock < until) {
+                let (node, incarnation) = (cluster.node(), cluster.incarnation());
+                assert!(!self.buried.contains(&incarnation), "{node:?} holds a lease as excluded {incarnation:?}");
+                assert!(
+                    members.is_none_or(|members| members.contains(node)),
+                    "{node:?} is excluded in {newest:?} while its lease is valid"
+                );
             }
         }
         assert!(masters.len() <= 1, "I4: hosts {masters:?} are masters at the same time, {:?}", newest);
@@ -712,6 +764,7 @@ pub(super) fn simulate(seed: u64) -> Tally {
     let mut world = World::new(seed, faults);
     // Without faults at first: a fresh lockstate has no D wait (section 4), so slots must be settled.
     world.run(20 * R);
+    world.disturbing = true;
     world.push(0, 0, What::Fault);
     let heal_after = 10 * D + world.rng.below(10 * D);
     world.push(heal_after, 0, What::Heal);
