@@ -6,9 +6,10 @@ use crate::disk::Disk;
 use crate::held::Held;
 use crate::inspect::Inspector;
 use crate::net::{Network, address};
+use crate::surgery::Surgery;
 use crate::wait::until;
 use mxlock_client::Client;
-use mxlock_format::Timing;
+use mxlock_format::{Geometry, SectorSize, Timing};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -24,6 +25,7 @@ pub struct Setup {
     nodes: usize,
     sector: u32,
     bare: bool,
+    local: bool,
     timing: Timing,
     slots: u32,
     io: Option<&'static str>,
@@ -34,7 +36,16 @@ impl Setup {
     /// The usual cluster.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Setup {
-        Setup { nodes: 3, sector: 512, bare: false, timing: QUICK, slots: FEW_SLOTS, io: None, config: "" }
+        Setup {
+            nodes: 3,
+            sector: 512,
+            bare: false,
+            local: false,
+            timing: QUICK,
+            slots: FEW_SLOTS,
+            io: None,
+            config: "",
+        }
     }
 
     /// With another number of nodes.
@@ -53,6 +64,12 @@ impl Setup {
     #[must_use]
     pub fn bare(self) -> Setup {
         Setup { bare: true, ..self }
+    }
+
+    /// With daemons in the namespace of the tests, on loopback addresses.
+    #[must_use]
+    pub fn local(self) -> Setup {
+        Setup { local: true, ..self }
     }
 
     /// With the timing and the number of slots that users get.
@@ -161,12 +178,16 @@ impl Cluster {
     pub fn daemon_in(&self, name: &str, node: usize, wish: &str) -> Daemon {
         let mut args: Vec<String> = ["--node", wish, "--lockstate"].map(str::to_owned).into();
         args.push(self.disk.target().display().to_string());
-        args.extend(["--listen".to_owned(), format!("{}:7600", address(node))]);
+        let listen = if self.setup.local { "127.0.0.1:0".to_owned() } else { format!("{}:7600", address(node)) };
+        args.extend(["--listen".to_owned(), listen]);
+        if self.setup.local {
+            args.extend(["--advertise", "127.0.0.1"].map(str::to_owned));
+        }
         if let Some(io) = self.setup.io {
             args.extend(["--io".to_owned(), io.to_owned()]);
         }
-        let namespace = self.network.namespace(node).to_owned();
-        Daemon::new(node, self.directory.path().join(name), Some(namespace), self.setup.config, args)
+        let namespace = (!self.setup.local).then(|| self.network.namespace(node).to_owned());
+        Daemon::new(node, self.directory.path().join(name), namespace, self.setup.config, args)
     }
 
     /// A directory for the test's own files.
@@ -177,6 +198,15 @@ impl Cluster {
     /// The lockstate itself.
     pub fn lockstate(&self) -> PathBuf {
         self.disk.lockstate()
+    }
+
+    /// The lockstate, open for surgery.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn surgery(&self) -> Surgery {
+        let sector = SectorSize::from_bytes(self.setup.sector).expect("512 or 4096");
+        Surgery::open(&self.lockstate(), Geometry { sector, slot_count: self.setup.slots })
     }
 
     /// The timing in force.

@@ -64,6 +64,11 @@ impl Disk {
         &self.device.0
     }
 
+    /// The directory that holds the image and the mount point.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Where it is mounted.
     ///
     /// # Panics

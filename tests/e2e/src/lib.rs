@@ -8,6 +8,7 @@
 //! cluster  disk + net + daemons, and how to talk to them
 //! held     a `mxlock run` that holds a lock until it is told to let go
 //! inspect  the lockstate as mxlock-inspect shows it
+//! surgery  damage, and signs of life of hosts that do not exist
 //! referee  what many clients believed, and whether it was compatible (I1, I2)
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod inspect;
 pub mod lab;
 pub mod net;
 pub mod referee;
+pub mod surgery;
 pub mod wait;
 
 pub use cluster::{Cluster, QUICK, Setup};

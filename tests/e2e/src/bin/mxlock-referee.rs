@@ -74,7 +74,10 @@ fn told_to_end() -> Arc<AtomicBool> {
 }
 
 /// Runs sessions until told to end; a session that fails is followed by another one.
-fn sessions(args: &Args, mut turn: impl FnMut(&Client) -> Result<(), ClientError>) -> Result<(), Box<dyn Error>> {
+fn sessions(
+    args: &Args,
+    mut turn: impl FnMut(&Client, &AtomicBool) -> Result<(), ClientError>,
+) -> Result<(), Box<dyn Error>> {
     let end = told_to_end();
     let options = ConnectOptions {
         socket: Some(args.socket.clone()),
@@ -85,7 +88,7 @@ fn sessions(args: &Args, mut turn: impl FnMut(&Client) -> Result<(), ClientError
     while !end.load(Ordering::Relaxed) {
         let session = Client::connect(options.clone()).and_then(|client| {
             while !end.load(Ordering::Relaxed) {
-                turn(&client)?;
+                turn(&client, &end)?;
             }
             Ok(())
         });
@@ -111,7 +114,7 @@ fn take<'c>(client: &'c Client, args: &Args) -> Result<Option<Lock<'c>>, ClientE
 
 fn witness(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut log = File::options().append(true).open(&args.log)?;
-    sessions(args, |client| {
+    sessions(args, |client, end| {
         let asked_ns = boottime_ns();
         let Some(lock) = take(client, args)? else { return Ok(()) };
         let granted_ns = boottime_ns();
@@ -131,7 +134,7 @@ fn witness(args: &Args) -> Result<(), Box<dyn Error>> {
                 break;
             }
             believed_ns = now_ns;
-            if started.elapsed() >= args.hold {
+            if started.elapsed() >= args.hold || end.load(Ordering::Relaxed) {
                 break;
             }
             // What the daemon says has to be taken in.
@@ -147,7 +150,7 @@ fn witness(args: &Args) -> Result<(), Box<dyn Error>> {
 fn count(args: &Args) -> Result<(), Box<dyn Error>> {
     let file = args.count.as_deref().ok_or("no file to count in")?;
     let mut counted: u64 = 0;
-    sessions(args, |client| {
+    sessions(args, |client, _| {
         let Some(lock) = take(client, args)? else { return Ok(()) };
         let value = read(file)?;
         // The last look before the write, which takes far less than the grace time.

@@ -1,0 +1,10 @@
+//! End-to-end tests: real daemons, real clients, real disks (issue 2). See the crate's documentation for the harness.
+
+mod bad_clients;
+mod bad_lockstate;
+mod bad_start;
+mod counter;
+mod failover;
+mod handover;
+mod locking;
+mod restart;
