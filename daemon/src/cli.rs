@@ -44,6 +44,18 @@ pub enum Command {
         /// The file
         file: PathBuf,
     },
+    /// Write the man pages of mxlockd and mxlock.toml into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        directory: PathBuf,
+    },
+    /// Print the shell completions of mxlockd
+    #[command(hide = true)]
+    Completions {
+        /// bash, zsh, fish, elvish or powershell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Flags of the daemon; each overrides the key of that name in the configuration file.

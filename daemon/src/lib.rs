@@ -11,10 +11,11 @@ mod format_command;
 mod host;
 mod limits;
 mod logging;
+mod manual;
 mod owner;
 mod start;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use cli::{Cli, Command};
 use error::{Failure, Kind};
 use std::process::ExitCode;
@@ -45,6 +46,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Some(Command::Format(args)) => format_command::run(&args),
         Some(Command::CheckConfig { file }) => {
             print!("{}", start::describe(file)?);
+            Ok(())
+        }
+        Some(Command::Man { directory }) => manual::write_pages(&directory),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "mxlockd", &mut std::io::stdout());
             Ok(())
         }
     }

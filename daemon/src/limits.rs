@@ -38,3 +38,6 @@ pub(crate) const MAX_FILE_JOBS: usize = 256;
 pub(crate) const HOST_NAME_BYTES: usize = mxlock_format::MAX_HOST_BYTES;
 /// Pause after a connection could not be accepted (too many open files).
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time that a daemon which was killed has to be gone: requests in its ring keep its slot's guard (DESIGN section 8)
+/// and its sockets for a moment after the process has ended.
+pub(crate) const PREDECESSOR_TIME: Duration = Duration::from_secs(3);

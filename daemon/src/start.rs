@@ -6,10 +6,11 @@ use crate::error::{Failure, Kind};
 use crate::format_command;
 use crate::host::identity::{IdentityFile, random_bytes};
 use crate::host::listen::{self, ClientListener};
+use crate::host::patience::within;
 use crate::host::signals::Signals;
 use crate::host::systemd::Notifier;
 use crate::host::{addresses, dirs};
-use crate::limits::HOST_NAME_BYTES;
+use crate::limits::{HOST_NAME_BYTES, PREDECESSOR_TIME};
 use crate::logging::{self, LogControl};
 use crate::owner::{Ended, Files, Own, Owner, Parts, Story};
 use mxlock_disklock::guards::{NodeGuard, ReaderSlot, Sidecar, StateDirLock};
@@ -19,7 +20,7 @@ use mxlock_disklock::{
     check_device_timeouts, realtime_ms,
 };
 use mxlock_dlm::Core;
-use mxlock_dlm::cluster::{Candidate, ClaimError, candidates};
+use mxlock_dlm::cluster::{Candidate, ClaimError, ClaimKind, candidates};
 use mxlock_dlm::config::Config;
 use mxlock_dlm::event::StopReason;
 use mxlock_dlm::time::{BootTime, Now};
@@ -53,8 +54,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let (lockstate, _reader) = open_lockstate(&settings)?;
     identity.enter_lockspace(lockstate.superblock().uuid, lockstate.path(), settings.accept_new_lockstate)?;
     let host = Host::gather(&settings, &lockstate, &identity)?;
-    let clients = listen::clients(&settings)?;
-    let peers = listen::peers(&settings)?;
+    let clients = listen::clients(&settings, PREDECESSOR_TIME)?;
+    let peers = listen::peers(&settings, PREDECESSOR_TIME)?;
     let files = Files::spawn(identity, settings.state_dir.clone())
         .map_err(|e| Failure::new(Kind::Io, format_args!("cannot start a thread: {e}")))?;
     announce(&settings, &lockstate, &peers);
@@ -127,8 +128,15 @@ impl Daemon<'_> {
                 return Err(last.unwrap_or_else(busy));
             };
             tried.insert(candidate.node);
-            story.set_node(candidate.node);
             let node = candidate.node;
+            story.set_node(node);
+            match &candidate.kind {
+                ClaimKind::OwnSameBoot | ClaimKind::Free => tracing::info!("taking slot {node}"),
+                ClaimKind::OwnOtherBoot => {
+                    tracing::info!("taking slot {node}: this node's of an earlier boot, if it stays silent")
+                }
+                ClaimKind::Foreign { host } => tracing::info!("taking slot {node}: host {host}'s, if it stays silent"),
+            }
             let Ended { reason, confirmed, writes_ended } = self.run_on(candidate, signals, story)?;
             if writes_ended {
                 drop(ManuallyDrop::into_inner(guard));
@@ -166,8 +174,18 @@ impl Daemon<'_> {
             if tried.contains(candidate.node) {
                 continue;
             }
-            let (file, path) = (self.lockstate.file(), self.lockstate.path());
-            match NodeGuard::acquire(file, path, self.lockstate.geometry(), candidate.node) {
+            // The own slot's guard is held for a moment more by a daemon of this node that was killed.
+            let own = matches!(candidate.kind, ClaimKind::OwnSameBoot | ClaimKind::OwnOtherBoot);
+            let patience = if own { PREDECESSOR_TIME } else { Duration::ZERO };
+            let guarded = within(
+                patience,
+                |error: &DiskError| error.kind() == ErrorKind::Conflict,
+                || {
+                    let (file, path) = (self.lockstate.file(), self.lockstate.path());
+                    NodeGuard::acquire(file, path, self.lockstate.geometry(), candidate.node)
+                },
+            );
+            match guarded {
                 Ok(guard) => return Ok(Some((candidate, ManuallyDrop::new(guard)))),
                 Err(error) if error.kind() == ErrorKind::Conflict && wish.is_none() => {
                     *last = Some(disk_failure(error));

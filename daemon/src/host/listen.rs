@@ -3,6 +3,7 @@
 use crate::config::Settings;
 use crate::error::{Cause, Failure, Kind};
 use crate::host::dirs::ensure_dir;
+use crate::host::patience::within;
 use nix::unistd::{Gid, Group};
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -10,6 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The clients' socket; its file is removed when it is dropped.
 #[derive(Debug)]
@@ -25,14 +27,15 @@ impl Drop for ClientListener {
     }
 }
 
-/// Binds the clients' socket with the modes of INTERFACE.md, "Permissions".
-pub(crate) fn clients(settings: &Settings) -> Result<ClientListener, Failure> {
+/// Binds the clients' socket with the modes of INTERFACE.md, "Permissions". A daemon that was killed may hold it for
+/// `patience` more.
+pub(crate) fn clients(settings: &Settings, patience: Duration) -> Result<ClientListener, Failure> {
     let path = &settings.socket;
     if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         ensure_dir(dir, 0o755)?;
     }
     let group = group(settings)?;
-    remove_leftover(path)?;
+    within(patience, |failure: &Failure| failure.kind == Kind::NotNow, || remove_leftover(path))?;
     let failed = |error: io::Error| Failure::at(Kind::CannotCreate, "listen on", path, &error);
     // Nobody but the owner can connect before the mode is set: the umask is 0077 (see `start`).
     let socket = UnixListener::bind(path).map_err(failed)?;
@@ -86,8 +89,9 @@ fn remove_leftover(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Binds the peers' socket. An address that was not asked for gives way to a free port when it is taken.
-pub(crate) fn peers(settings: &Settings) -> Result<TcpListener, Failure> {
+/// Binds the peers' socket. An address that was not asked for gives way to a free port when it is taken; for one that
+/// was, a daemon that was killed may hold it for `patience` more.
+pub(crate) fn peers(settings: &Settings, patience: Duration) -> Result<TcpListener, Failure> {
     let failed = |error: &io::Error| {
         let kind = match error.kind() {
             ErrorKind::PermissionDenied => Kind::Permission,
@@ -96,12 +100,16 @@ pub(crate) fn peers(settings: &Settings) -> Result<TcpListener, Failure> {
         };
         Failure::new(kind, format_args!("cannot listen on {}: {}: say --listen IP:PORT", settings.listen, Cause(error)))
     };
-    match TcpListener::bind(settings.listen) {
-        Err(e) if e.kind() == ErrorKind::AddrInUse && !settings.listen_given => {
-            TcpListener::bind(SocketAddr::new(settings.listen.ip(), 0)).map_err(|e| failed(&e))
-        }
-        other => other.map_err(|e| failed(&e)),
-    }
+    let taken = |error: &io::Error| error.kind() == ErrorKind::AddrInUse;
+    let bound = if settings.listen_given {
+        within(patience, taken, || TcpListener::bind(settings.listen))
+    } else {
+        TcpListener::bind(settings.listen).or_else(|error| match error {
+            error if taken(&error) => TcpListener::bind(SocketAddr::new(settings.listen.ip(), 0)),
+            error => Err(error),
+        })
+    };
+    bound.map_err(|e| failed(&e))
 }
 
 #[cfg(test)]
@@ -125,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/sock");
         let mut settings = with_socket(&path);
-        let listener = clients(&settings).unwrap();
+        let listener = clients(&settings, Duration::ZERO).unwrap();
         let wanted = if group(&settings).unwrap().is_some() { 0o660 } else { 0o600 };
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, wanted);
         drop(listener);
@@ -133,7 +141,7 @@ mod tests {
 
         if nix::unistd::geteuid().is_root() {
             settings.socket_group = Some("root".into());
-            let _listener = clients(&settings).unwrap();
+            let _listener = clients(&settings, Duration::ZERO).unwrap();
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o660);
             settings.socket_group = Some("no-such-group".into());
             assert_eq!(group(&settings).unwrap_err().kind, Kind::Config);
@@ -147,8 +155,8 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let settings = with_socket(&path);
-        let _live = clients(&settings).unwrap();
-        assert_eq!(clients(&settings).unwrap_err().kind, Kind::NotNow);
+        let _live = clients(&settings, Duration::ZERO).unwrap();
+        assert_eq!(clients(&settings, Duration::ZERO).unwrap_err().kind, Kind::NotNow);
         assert!(path.exists());
     }
 
@@ -157,7 +165,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("sock");
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(clients(&with_socket(&path)).unwrap_err().kind, Kind::CannotCreate);
+        assert_eq!(clients(&with_socket(&path), Duration::ZERO).unwrap_err().kind, Kind::CannotCreate);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 
@@ -167,8 +175,8 @@ mod tests {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let mut settings = settings(RunArgs { listen: Some(address), ..RunArgs::default() });
-        assert_eq!(peers(&settings).unwrap_err().kind, Kind::NotNow);
+        assert_eq!(peers(&settings, Duration::ZERO).unwrap_err().kind, Kind::NotNow);
         settings.listen_given = false;
-        assert_ne!(peers(&settings).unwrap().local_addr().unwrap().port(), address.port());
+        assert_ne!(peers(&settings, Duration::ZERO).unwrap().local_addr().unwrap().port(), address.port());
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod addresses;
 pub(crate) mod dirs;
 pub(crate) mod identity;
 pub(crate) mod listen;
+pub(crate) mod patience;
 pub(crate) mod process;
 pub(crate) mod signals;
 pub(crate) mod systemd;

@@ -195,6 +195,11 @@ impl<'a> Owner<'a> {
                 break StopReason::Shutdown;
             }
         };
+        if !matches!(reason, StopReason::Shutdown | StopReason::Left) {
+            // Nobody renews the lease any more. After SIGTERM it runs on: the node stays a member, its clients keep their
+            // locks until they reach the next daemon, or the lease ends.
+            self.page.set(None);
+        }
         let confirmed = self.confirmed;
         let writes_ended = self.finish(&mut events);
         Ok(Ended { reason, confirmed, writes_ended })
@@ -436,7 +441,6 @@ impl<'a> Owner<'a> {
     /// The core has ended: sends what is left, ends the heartbeat thread, and lets writes under way end. True when
     /// they have.
     fn finish(mut self, events: &mut Vec<LoopEvent>) -> bool {
-        self.page.set(None);
         let until = Instant::now() + Duration::from_secs(1);
         while Instant::now() < until && !(self.clients.is_quiet() && self.io.in_flight() == 0) {
             if self.io.wait(Some(Duration::from_millis(10)), events).is_err() {
