@@ -176,7 +176,9 @@ impl Core {
             let cut_off = self.links[view.master.index()]
                 .as_ref()
                 .is_none_or(|link| !link.is_up() && now.since(link.down_since) >= self.dead);
-            if cut_off && !self.isolated && self.cluster.is_member() {
+            // A master that is silent on the disk as well is dead or dying: that is a failover, which clients wait for.
+            let beats = self.cluster.silence(view.master, now).is_some_and(|silence| silence < self.renew * 2);
+            if cut_off && beats && !self.isolated && self.cluster.is_member() {
                 self.isolated = true;
                 self.out.push_back(Output::Log(Event::Isolated { master: view.master }));
                 self.member.deny_waiting(Denial::Isolated);
