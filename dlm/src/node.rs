@@ -36,6 +36,8 @@ pub struct Core {
     last_mirror: Mirror,
     /// Writes of earlier reigns of this node that are under way.
     earlier_writes: BTreeSet<IoId>,
+    /// None of them, and no other write of those reigns, has ended in an error.
+    earlier_writes_good: bool,
     next_io: u64,
     counters: Counters,
 
@@ -88,6 +90,7 @@ impl Core {
             master: None,
             last_mirror: Slots::new_mirror(0),
             earlier_writes: BTreeSet::new(),
+            earlier_writes_good: true,
             next_io: 0,
             counters: Counters::default(),
             links: [const { None }; MAX_NODES],
@@ -121,6 +124,8 @@ impl Core {
         if self.stopped {
             return;
         }
+        let writing = self.master.as_ref().is_some_and(|master| master.is_writing());
+        self.cluster.set_writes_in_flight(writing || !self.earlier_writes.is_empty());
         // Deadlines that come up meanwhile are found by the driver, which asks `next_wakeup` before it sleeps.
         let timed = matches!(input, Input::Tick | Input::Beat(_));
         match input {
@@ -128,7 +133,11 @@ impl Core {
             Input::Beat(beat) => self.beat(beat),
             Input::Written { io, result } => {
                 if self.earlier_writes.remove(&io) {
+                    self.earlier_writes_good &= !matches!(result, Err(crate::io::IoFault::Failed(_)));
                     if self.earlier_writes.is_empty() {
+                        if std::mem::replace(&mut self.earlier_writes_good, true) {
+                            self.cluster.writes_settled(now.boot);
+                        }
                         self.last_mirror = Slots::new_mirror(0);
                         if let Some(master) = &mut self.master {
                             master.settled(now);
@@ -469,7 +478,10 @@ impl Core {
                 Order::Resign { uncertain } => {
                     self.pass_on_orders();
                     self.drop_master();
-                    self.cluster.resign(self.now.boot, None, uncertain);
+                    // Others may be under way, and may end later.
+                    let left_behind = !self.earlier_writes.is_empty();
+                    self.earlier_writes_good &= !(uncertain && left_behind);
+                    self.cluster.resign(self.now.boot, None, uncertain || left_behind);
                 }
                 Order::Log(event) => self.out.push_back(Output::Log(event)),
             }

@@ -8,7 +8,7 @@ use super::*;
 use crate::limits::TABLE_CHUNK_SLOTS;
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Restored, Standing};
-use mxlock_format::{LockRecord, LockState, Lvb, RECORD_BYTES};
+use mxlock_format::{LockRecord, LockState, Lvb, LvbSequence, RECORD_BYTES};
 use mxlock_proto::LockFlags;
 use mxlock_proto::peer::{Presence, ReportedLock};
 
@@ -93,7 +93,22 @@ impl Master {
             self.next_position = self.next_position.max(record.queue_position);
             values.extend(record.lvb.clone().map(|lvb| (record.resource.clone(), lvb)));
         }
-        records.retain(|(slot, record)| !word.takes_by_name(*slot, record));
+        // The newest value that a lock carries whose owner has spoken.
+        let mut vouched: BTreeMap<Resource, LvbSequence> = BTreeMap::new();
+        let mut vouch = |resource: &Resource, lvb: &Option<Lvb>| {
+            if let Some(lvb) = lvb {
+                let known = vouched.entry(resource.clone()).or_default();
+                *known = (*known).max(lvb.sequence);
+            }
+        };
+        word.said.values().for_each(|(_, _, lock)| vouch(&lock.resource, &lock.lvb));
+        records.retain(|(slot, record)| {
+            let named = word.takes_by_name(*slot, record);
+            if named {
+                vouch(&record.resource, &record.lvb);
+            }
+            !named
+        });
         for (slot, record) in records {
             let held = record.state != LockState::Waiting;
             if word.speaks_for(&record) {
@@ -117,7 +132,15 @@ impl Master {
             let slot = word.slot_of.get(&id).copied().unwrap_or(NO_SLOT);
             self.restore_reported(node, incarnation, lock, slot);
         }
-        values.into_iter().for_each(|(resource, lvb)| self.table.restore_value(&resource, lvb));
+        for (resource, lvb) in values {
+            self.table.restore_value(&resource, lvb);
+            // A record of a lock that was released, or may have been, can be older than a value that went with the last
+            // lock of its resource.
+            let newest = self.table.lvb(&resource).map(|lvb| lvb.sequence);
+            if newest > vouched.get(&resource).copied() {
+                doubtful.push(resource);
+            }
+        }
         for resource in doubtful {
             if self.table.lvb(&resource).is_some() {
                 self.table.update_value(&resource, LvbUpdate::Invalidate);

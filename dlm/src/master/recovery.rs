@@ -146,6 +146,12 @@ impl Master {
         self.writes.keys().copied().chain(chunks).collect()
     }
 
+    /// Whether any write is under way.
+    pub(crate) fn is_writing(&self) -> bool {
+        let rewriting = self.recovery.as_ref().is_some_and(|r| r.stage == Stage::Rewriting && !r.chunks.is_empty());
+        rewriting || !self.writes.is_empty()
+    }
+
     pub(super) fn table_io_in_flight(&self) -> usize {
         self.recovery.as_ref().map_or(0, |recovery| recovery.chunks.len())
     }
