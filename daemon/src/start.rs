@@ -49,7 +49,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut story = Story::new(Notifier::from_environment());
 
     dirs::ensure_dir(&settings.state_dir, 0o700)?;
-    let _state_lock = StateDirLock::exclusive(&settings.state_dir).map_err(disk_failure)?;
+    let busy = |error: &DiskError| error.kind() == ErrorKind::Conflict;
+    let locked = within(PREDECESSOR_TIME, busy, || StateDirLock::exclusive(&settings.state_dir));
+    let _state_lock = locked.map_err(disk_failure)?;
     let mut identity = IdentityFile::open(&settings.state_dir)?;
     let (lockstate, _reader) = open_lockstate(&settings)?;
     identity.enter_lockspace(lockstate.superblock().uuid, lockstate.path(), settings.accept_new_lockstate)?;

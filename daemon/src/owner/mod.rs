@@ -408,7 +408,10 @@ impl<'a> Owner<'a> {
             Output::Heartbeat { image, heartbeat, urgent } => {
                 self.heart.publish(image.0, *heartbeat, urgent);
             }
-            Output::NewIncarnation { incarnation } => self.peers.set_incarnation(incarnation, inputs),
+            Output::NewIncarnation { incarnation } => {
+                self.page.set_incarnation(incarnation);
+                self.peers.set_incarnation(incarnation, inputs);
+            }
             Output::Look => self.heart.look(),
             Output::Lease { until } => self.page.set(until),
             Output::ReadTable { io, first_slot, count } => self.table.read(io, first_slot, count, &mut *self.io),

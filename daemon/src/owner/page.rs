@@ -48,6 +48,13 @@ impl SharedPage {
         }
     }
 
+    /// The node goes on under this incarnation: the next lease is not that of the locks it had before.
+    pub(crate) fn set_incarnation(&self, incarnation: Incarnation) {
+        if let Ok(page) = LeasePage::open(self.words()) {
+            page.set_incarnation(incarnation);
+        }
+    }
+
     fn words(&self) -> &PageWords {
         // SAFETY: the mapping is `PAGE_BYTES` long, page-aligned and lives as long as `self`; the words are atomics, so
         // shared access is all that is ever needed.
@@ -91,7 +98,8 @@ mod tests {
         let writable = unsafe { mmap(None, length, ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &file, 0) };
         assert!(writable.is_err());
         page.set(None);
+        page.set_incarnation(Incarnation(8));
         let seen = LeasePage::open(page.words()).unwrap();
-        assert_eq!((seen.deadline_ns(), seen.incarnation()), (0, Incarnation(7)));
+        assert_eq!((seen.deadline_ns(), seen.incarnation()), (0, Incarnation(8)));
     }
 }
