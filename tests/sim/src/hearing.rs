@@ -1,6 +1,6 @@
 //! What clients are told, and what the oracles make of it.
 
-use crate::client::{Held, UNLOCK};
+use crate::client::{Held, Op, UNLOCK};
 use crate::clock::{MS, SEC};
 use crate::oracle::{Rule, answers};
 use crate::world::{ConnOwner, Event, World};
@@ -200,7 +200,7 @@ impl World {
         client: usize,
         seq: u64,
         lock: LockId,
-        done: &crate::client::Op,
+        done: &Op,
         token: mxlock_format::Token,
     ) {
         if done.resent {
@@ -214,6 +214,7 @@ impl World {
                 format!("client {client} lock {seq} ({lock:?}) got {token:?} after a later request had got {other:?}"),
             );
         }
+        let Some(mode) = wanted(done) else { return };
         for ahead in done.behind.clone() {
             if let Some((other, their_seq)) = self.client_of(ahead)
                 && let Some(held) = self.clients[other].locks.get_mut(&their_seq)
@@ -221,6 +222,7 @@ impl World {
                 && !held.unlocking
                 && let Some(op) = held.ops.get_mut(&0)
                 && !op.resent
+                && wanted(op).is_some_and(|theirs| !theirs.compatible(mode))
             {
                 self.coverage.orders_checked += 1;
                 op.overtaken_by = Some(op.overtaken_by.map_or(token, |known| known.min(token)));
@@ -328,5 +330,13 @@ impl World {
         if held.ops.is_empty() {
             self.drop_lock(client, seq);
         }
+    }
+}
+
+/// The mode that a new request asks for.
+fn wanted(op: &Op) -> Option<Mode> {
+    match &op.request {
+        Request::Lock(lock) => Some(lock.mode),
+        _ => None,
     }
 }

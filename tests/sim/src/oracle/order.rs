@@ -1,7 +1,8 @@
 //! I8: new requests on a resource are served in order, except those that asked for an exception; failover keeps it.
 //!
 //! A request whose `waiting` record was on disk when another one was sent came first. Both being plain (no flag, whole
-//! resource), the first one must not get the greater token.
+//! resource) and in conflict, the first one must not get the greater token. (Requests that do not conflict may pass one
+//! whose owner could not be asked in a recovery: until it has spoken it blocks like a holder, not like a waiter.)
 
 use mxlock_format::LockId;
 use std::collections::BTreeMap;
