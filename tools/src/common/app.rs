@@ -49,9 +49,14 @@ fn usage(program: &str, error: &clap::Error) -> ExitCode {
         let _ = write!(std::io::stderr(), "{text}");
         return Code::Usage.into();
     }
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    say(program, text.trim_end());
+    say(program, &format!("{} (see '{program} --help')", one_sentence(&text)));
     Code::Usage.into()
+}
+
+/// What clap says before it explains: its first paragraph, in one line.
+fn one_sentence(text: &str) -> String {
+    let paragraph = text.strip_prefix("error: ").unwrap_or(text).lines().take_while(|line| !line.trim().is_empty());
+    paragraph.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 /// Writes a finished document to stdout. A reader that has gone away (`| head`) is no error.
@@ -69,4 +74,17 @@ pub fn completions(mut command: clap::Command, shell: clap_complete::Shell) -> S
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut script);
     String::from_utf8_lossy(&script).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// INTERFACE.md: errors are one sentence.
+    #[test]
+    fn usage_errors_are_one_sentence() {
+        let text =
+            "error: the following required arguments were not provided:\n  <COMMAND> [ARG]...\n\nUsage: x\n\nFor";
+        assert_eq!(one_sentence(text), "the following required arguments were not provided: <COMMAND> [ARG]...");
+    }
 }

@@ -175,7 +175,7 @@ pub(super) struct SummaryDocument {
     lockspace: String,
     uuid: String,
     feature_level: u16,
-    geometry: Geometry,
+    geometry: GeometryJson,
     bytes: u64,
     timing: Timing,
     view: Option<ViewJson>,
@@ -188,6 +188,18 @@ pub(super) struct SummaryDocument {
     stale: usize,
     damaged_heartbeats: usize,
     damaged_slots: usize,
+}
+
+#[derive(Serialize)]
+struct GeometryJson {
+    sector_bytes: usize,
+    slot_count: u32,
+}
+
+impl From<Geometry> for GeometryJson {
+    fn from(geometry: Geometry) -> GeometryJson {
+        GeometryJson { sector_bytes: geometry.sector.bytes(), slot_count: geometry.slot_count }
+    }
 }
 
 /// How many node slots are in which state.
@@ -227,7 +239,7 @@ impl SummaryDocument {
             lockspace: superblock.lockspace.clone(),
             uuid: superblock.uuid.to_string(),
             feature_level: superblock.feature_level,
-            geometry: superblock.geometry,
+            geometry: GeometryJson::from(superblock.geometry),
             bytes: superblock.geometry.total_bytes(),
             timing: superblock.timing,
             view: image.view().map(ViewJson::from),
