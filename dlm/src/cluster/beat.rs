@@ -91,12 +91,14 @@ impl Cluster {
             Watch::Damaged => self.stop(StopReason::SectorChanged),
             Watch::Take => {
                 // The first write carries the ballot fields and the newest committed view found there (section 4).
-                if let Some(heartbeat) = self.heartbeat(node) {
-                    self.proposer.block = heartbeat.block;
-                }
+                // A master that left a write behind which may still land has not outlived it by being restarted.
+                let found = self.heartbeat(node).map(|heartbeat| (heartbeat.block, heartbeat.writes_uncertain));
+                let (block, uncertain) = found.unwrap_or_default();
+                self.proposer.block = block;
                 self.log(Event::SlotClaimed { node, incarnation: self.incarnation() });
                 if let Some(view) = newest_view(&self.region) {
                     self.learn(self.now, view, false);
+                    self.writes_uncertain = uncertain && view.master == node;
                 }
                 self.flush(true);
             }
@@ -142,7 +144,8 @@ impl Cluster {
             Standing::Wanting { above, lost_at } => {
                 if above.is_none() && self.claim.is_confirmed() && issued >= lost_at {
                     let epochs = self.region.iter().flatten().map(|other| other.epoch.max(other.block.instance));
-                    let above = epochs.max().unwrap_or_default();
+                    // Over the link it may have been told of a view that no sector shows yet.
+                    let above = epochs.chain(self.view.map(|view| view.epoch)).max().unwrap_or_default();
                     self.standing = Standing::Wanting { above: Some(above), lost_at };
                     self.want_join(above);
                 }

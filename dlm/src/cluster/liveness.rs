@@ -2,7 +2,7 @@
 
 use crate::io::BeatRead;
 use crate::time::BootTime;
-use mxlock_format::{Heartbeat, Incarnation, MAX_NODES, NodeId, NodeState};
+use mxlock_format::{Heartbeat, Incarnation, MAX_NODES, NodeId};
 use std::time::Duration;
 
 /// What identifies one heartbeat of one node.
@@ -26,7 +26,7 @@ struct Seen {
     since: BootTime,
     /// Issue of the newest read that still showed it.
     latest: BootTime,
-    /// End of the read that first showed `resigned` with uncertain writes.
+    /// End of the read that first showed this incarnation with uncertain writes.
     uncertain_since: Option<BootTime>,
 }
 
@@ -65,14 +65,13 @@ impl Liveness {
                 continue;
             };
             let pulse = Pulse::of(heartbeat);
-            let uncertain = heartbeat.state == NodeState::Resigned && heartbeat.writes_uncertain;
             let before = seen.filter(|seen| !gap && seen.pulse == pulse);
             // A resigned master goes on beating, so this wait is not one for silence; a gap voids it all the same.
             let uncertain_since = seen
                 .filter(|seen| !gap && seen.pulse.incarnation == pulse.incarnation)
                 .and_then(|seen| seen.uncertain_since)
                 .or(Some(read.ended))
-                .filter(|_| uncertain);
+                .filter(|_| heartbeat.writes_uncertain);
             let since = before.map_or(read.ended, |seen| seen.since);
             *seen = Some(Seen { pulse, since, latest: read.issued, uncertain_since });
         }
@@ -104,7 +103,7 @@ impl Liveness {
         self.silence(node) >= self.dead
     }
 
-    /// Whether a resignation with uncertain writes has been watched for D (section 4).
+    /// Whether a master's word that its writes are uncertain has been heard for D (section 4).
     pub(super) fn uncertainty_is_over(&self, node: NodeId) -> bool {
         self.seen[node.index()]
             .and_then(|seen| Some(seen.latest.since(seen.uncertain_since?) >= self.dead))

@@ -376,7 +376,7 @@ impl Cluster {
     /// All writes that a mastership left behind have ended well: the successor need not wait any longer.
     pub fn writes_settled(&mut self, now: BootTime) {
         self.enter(now);
-        if self.writes_uncertain && self.state == NodeState::Resigned {
+        if self.writes_uncertain && (self.state == NodeState::Resigned || self.retiring) {
             self.writes_uncertain = false;
             self.flush(true);
         }

@@ -155,34 +155,37 @@ impl Cluster {
     /// Why the master of the newest view is gone as master; `None` while it is not.
     pub(super) fn master_gone(&self) -> Option<GoneReason> {
         let view = self.view?;
-        if view.master == self.node() {
+        let (why, writes_uncertain) = if view.master == self.node() {
             // This node is the only one to speak for its slot.
             let acting = self.standing == Standing::Confirmed && self.resigned_up_to.is_none();
-            return match view.master_incarnation == self.incarnation() {
-                false => Some(GoneReason::Replaced),
-                true if acting => None,
-                true if self.writes_uncertain && !self.liveness.uncertainty_is_over(self.node()) => None,
-                true => Some(GoneReason::Resigned),
+            let why = match view.master_incarnation == self.incarnation() {
+                false => GoneReason::Replaced,
+                true if acting => return None,
+                true => GoneReason::Resigned,
             };
-        }
-        let heartbeat = self.heartbeat(view.master)?;
-        if heartbeat.incarnation != view.master_incarnation {
-            return Some(GoneReason::Replaced);
-        }
-        // A resignation counts for the views that the master knew when it wrote it, not for a later one.
-        let knew = heartbeat.epoch >= view.epoch;
-        match heartbeat.state {
-            NodeState::Resigned if knew && !heartbeat.writes_uncertain => return Some(GoneReason::Resigned),
-            NodeState::Resigned if knew && self.liveness.uncertainty_is_over(view.master) => {
-                return Some(GoneReason::Resigned);
+            (why, self.writes_uncertain)
+        } else {
+            let heartbeat = self.heartbeat(view.master)?;
+            // A resignation counts for the views that the master knew when it wrote it, not for a later one.
+            let knew = heartbeat.epoch >= view.epoch;
+            let why = match heartbeat.state {
+                _ if heartbeat.incarnation != view.master_incarnation => GoneReason::Replaced,
+                NodeState::Resigned if knew => GoneReason::Resigned,
+                NodeState::Left if knew => GoneReason::Left,
+                _ => match self.fence.verdict(view.master, &self.liveness) {
+                    Verdict::Gone(why) => return Some(why),
+                    _ => return None,
+                },
+            };
+            (why, heartbeat.writes_uncertain)
+        };
+        // Gone, but a record write of it may still land.
+        (!writes_uncertain || self.liveness.uncertainty_is_over(view.master)).then_some(why).or_else(|| {
+            match self.fence.verdict(view.master, &self.liveness) {
+                Verdict::Gone(why) => Some(why),
+                _ => None,
             }
-            NodeState::Left if knew => return Some(GoneReason::Left),
-            _ => {}
-        }
-        match self.fence.verdict(view.master, &self.liveness) {
-            Verdict::Gone(why) => Some(why),
-            _ => None,
-        }
+        })
     }
 
     /// How long this node leaves the election to others. The one that the old master named goes at once, else the first
