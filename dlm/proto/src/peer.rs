@@ -162,6 +162,8 @@ pub struct ReportedLock {
     pub orphan_lifetime_ms: u32,
     /// The resource's value as this holder knows it.
     pub lvb: Option<mxlock_format::Lvb>,
+    /// Its unlock was sent and not answered: it may be over already.
+    pub releasing: bool,
 }
 
 /// A waiting operation.

@@ -260,6 +260,10 @@ impl Master {
     fn confirm(&mut self, now: Now, from: NodeId, incarnation: Incarnation, reported: ReportedLock) {
         let range = reported.range.unwrap_or(ByteRange::ALL);
         let lock = reported.lock;
+        if !self.table.contains(lock) && reported.releasing {
+            // It was released before, and its unlock is being sent again.
+            return;
+        }
         if !self.table.contains(lock) {
             match self.possible_like(lock.session, &reported.resource, range) {
                 Some(known) => {
@@ -391,6 +395,7 @@ impl Master {
             presence: Presence::Here,
             orphan_lifetime_ms: holder.orphan_lifetime_ms,
             lvb: self.table.lvb(view.resource).cloned(),
+            releasing: false,
         })
     }
 

@@ -125,8 +125,20 @@ impl Master {
                 }
             }
         }
+        let mut newest: BTreeMap<&Resource, LvbSequence> = BTreeMap::new();
+        for (resource, lvb) in &values {
+            let known = newest.entry(resource).or_default();
+            *known = (*known).max(lvb.sequence);
+        }
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, lock)) in word.said {
+            // An unlock that the old master carried out, but whose answer was lost, must not be carried out again: the
+            // value that it wrote would come back over newer ones. Its record is gone, or somebody wrote a value since.
+            let wrote = lock.lvb.as_ref().map(|lvb| lvb.sequence);
+            let written_since = newest.get(&lock.resource).copied() > wrote;
+            if lock.releasing && (!word.slot_of.contains_key(&id) || written_since) {
+                continue;
+            }
             locks += u64::from(lock.granted.is_some());
             waiters += u64::from(lock.pending.is_some());
             let slot = word.slot_of.get(&id).copied().unwrap_or(NO_SLOT);

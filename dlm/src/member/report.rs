@@ -61,6 +61,7 @@ impl Member {
                 presence: self.presence(id.session),
                 orphan_lifetime_ms: lock.orphan_lifetime_ms,
                 lvb: lock.lvb.as_deref().cloned(),
+                releasing: lock.unlocking.is_some(),
             });
         }
         let mut sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
