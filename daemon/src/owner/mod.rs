@@ -17,6 +17,8 @@ mod clients;
 mod files;
 mod link;
 mod page;
+#[cfg(test)]
+mod peer_tests;
 mod peers;
 mod slab;
 mod story;
