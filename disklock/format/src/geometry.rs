@@ -15,6 +15,7 @@ pub const MAX_SLOT_COUNT: u32 = 1 << 24;
 
 /// The sector size S of a lockstate.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(into = "u32", try_from = "u32")]
 #[repr(u32)]
 #[allow(missing_docs)]
 pub enum SectorSize {
@@ -35,6 +36,20 @@ impl SectorSize {
     /// Bytes.
     pub const fn bytes(self) -> usize {
         self as usize
+    }
+}
+
+impl From<SectorSize> for u32 {
+    fn from(sector: SectorSize) -> u32 {
+        sector as u32
+    }
+}
+
+impl TryFrom<u32> for SectorSize {
+    type Error = String;
+
+    fn try_from(bytes: u32) -> Result<SectorSize, String> {
+        SectorSize::from_bytes(bytes).ok_or_else(|| format!("a sector has 512 or 4096 bytes, not {bytes}"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::command::{Said, ours, output, program};
 use crate::daemon::Daemon;
-use crate::disk::Disk;
+use crate::disk::{Disk, Place};
 use crate::held::Held;
 use crate::inspect::Inspector;
 use crate::net::{Network, address};
@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 /// R, L, G and D a tenth of profile `fast`'s, for tests that do not have all day.
 pub const QUICK: Timing = Timing { renew_ms: 200, lease_ms: 800, grace_ms: 300, dead_ms: 1_600, suspect_ms: 1_100 };
+/// A quarter of profile `fast`'s, for tests of daemons that come back before their lease ends: a claim takes 2R of the L,
+/// and the rest has to be enough for a process to start.
+pub const STEADY: Timing = Timing { renew_ms: 500, lease_ms: 2_000, grace_ms: 750, dead_ms: 3_750, suspect_ms: 2_750 };
 /// Slots, where it does not matter how many: 2 MiB.
 const FEW_SLOTS: u32 = 4_096;
 
@@ -72,6 +75,12 @@ impl Setup {
         Setup { local: true, ..self }
     }
 
+    /// With a quarter of the timing that users get.
+    #[must_use]
+    pub fn steady(self) -> Setup {
+        Setup { timing: STEADY, ..self }
+    }
+
     /// With the timing and the number of slots that users get.
     #[must_use]
     pub fn defaults(self) -> Setup {
@@ -96,7 +105,8 @@ impl Setup {
     /// When any of that fails.
     #[track_caller]
     pub fn prepare(self) -> Cluster {
-        let disk = if self.bare { Disk::bare(self.sector) } else { Disk::xfs(self.sector) };
+        let place = if self.timing == Timing::FAST { Place::Storage } else { Place::Steady };
+        let disk = if self.bare { Disk::bare(self.sector, place) } else { Disk::xfs(self.sector, place) };
         let disk = disk.unwrap_or_else(|e| panic!("{e}"));
         let network = Network::new(self.nodes).unwrap_or_else(|e| panic!("{e}"));
         let directory = tempfile::Builder::new().prefix("mxlock-e2e-").tempdir().expect("a directory");
@@ -168,7 +178,7 @@ impl Cluster {
     /// # Panics
     /// When its directory exists.
     pub fn daemon(&self, node: usize) -> Daemon {
-        self.daemon_in(&format!("node{node}"), node, &node.to_string())
+        self.daemon_in(&node_name(node), node, &node.to_string())
     }
 
     /// A daemon with a directory of this name, in the namespace of `node`, started with `--node WISH`.
@@ -178,7 +188,9 @@ impl Cluster {
     pub fn daemon_in(&self, name: &str, node: usize, wish: &str) -> Daemon {
         let mut args: Vec<String> = ["--node", wish, "--lockstate"].map(str::to_owned).into();
         args.push(self.disk.target().display().to_string());
-        let listen = if self.setup.local { "127.0.0.1:0".to_owned() } else { format!("{}:7600", address(node)) };
+        // The usual port of the node's address, unless it is somebody else's.
+        let port = if name == node_name(node) { 7_600 } else { 0 };
+        let listen = if self.setup.local { "127.0.0.1:0".to_owned() } else { format!("{}:{port}", address(node)) };
         args.extend(["--listen".to_owned(), listen]);
         if self.setup.local {
             args.extend(["--advertise", "127.0.0.1"].map(str::to_owned));
@@ -303,4 +315,8 @@ impl Cluster {
             assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
         }
     }
+}
+
+fn node_name(node: usize) -> String {
+    format!("node{node}")
 }

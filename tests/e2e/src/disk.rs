@@ -5,10 +5,18 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// The smallest XFS that mkfs.xfs makes, bytes.
-const XFS_BYTES: u64 = 320 << 20;
-/// A bare device, bytes: 64 MiB hold 8,192 slots of 4,096 bytes.
-const BARE_BYTES: u64 = 64 << 20;
+/// A device, bytes: a little more than the smallest XFS that mkfs.xfs makes. Its image is sparse.
+const DEVICE_BYTES: u64 = 320 << 20;
+
+/// Where the image of a device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// `$TMPDIR` or /var/tmp: the machine's own storage.
+    Storage,
+    /// Memory, where the kernel can do direct I/O to it (tmpfs, Linux 6.6), else as `Storage`: with heartbeats every few
+    /// hundred milliseconds a test must not depend on what else writes to the machine's storage.
+    Steady,
+}
 
 /// A disk that goes away when it is dropped. The order of fields is the order in which they go.
 #[derive(Debug)]
@@ -29,8 +37,8 @@ impl Disk {
     ///
     /// # Errors
     /// What the first tool that failed said.
-    pub fn xfs(sector: u32) -> Result<Disk, String> {
-        let mut disk = Disk::bare_of(sector, XFS_BYTES)?;
+    pub fn xfs(sector: u32, place: Place) -> Result<Disk, String> {
+        let mut disk = Disk::bare(sector, place)?;
         disk.make_xfs()?;
         let point = disk.directory.path().join("mnt");
         std::fs::create_dir(&point).map_err(|e| format!("{}: {e}", point.display()))?;
@@ -39,21 +47,23 @@ impl Disk {
         Ok(disk)
     }
 
-    /// A bare loop device.
+    /// A bare loop device with direct I/O.
     ///
     /// # Errors
     /// As [`Disk::xfs`].
-    pub fn bare(sector: u32) -> Result<Disk, String> {
-        Disk::bare_of(sector, BARE_BYTES)
+    pub fn bare(sector: u32, place: Place) -> Result<Disk, String> {
+        let storage = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
+        match place {
+            Place::Steady => Disk::attach(Path::new("/dev/shm"), sector).or_else(|_| Disk::attach(&storage, sector)),
+            Place::Storage => Disk::attach(&storage, sector),
+        }
     }
 
-    fn bare_of(sector: u32, bytes: u64) -> Result<Disk, String> {
-        // /tmp is often in memory, which cannot do direct I/O.
-        let place = std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from);
-        let directory = tempfile::Builder::new().prefix("mxlock-e2e-disk-").tempdir_in(&place);
+    fn attach(place: &Path, sector: u32) -> Result<Disk, String> {
+        let directory = tempfile::Builder::new().prefix("mxlock-e2e-disk-").tempdir_in(place);
         let directory = directory.map_err(|e| format!("{}: {e}", place.display()))?;
         let image = directory.path().join("image");
-        let made = File::create(&image).and_then(|file| file.set_len(bytes));
+        let made = File::create(&image).and_then(|file| file.set_len(DEVICE_BYTES));
         made.map_err(|e| format!("{}: {e}", image.display()))?;
         let device = LoopDevice::attach(&image, sector)?;
         Ok(Disk { mount: None, device, directory })
@@ -116,7 +126,13 @@ impl LoopDevice {
         if said.code != 0 {
             return Err(format!("losetup: {}", said.err.trim()));
         }
-        Ok(LoopDevice(PathBuf::from(said.out.trim())))
+        let device = LoopDevice(PathBuf::from(said.out.trim()));
+        // losetup only warns where the image's file system cannot do direct I/O.
+        let listed = run("losetup", ["--list", "--noheadings", "--output", "DIO", said.out.trim()]);
+        if listed.out.trim() != "1" {
+            return Err(format!("losetup: {} does not do direct I/O", image.display()));
+        }
+        Ok(device)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the tests need of the machine, and which of them may run together.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Place};
 use crate::net::Network;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -50,7 +50,7 @@ fn try_everything() -> Result<(), String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("loop devices, mounts and network namespaces need root".into());
     }
-    Disk::xfs(512).map_err(|e| format!("there is no XFS on a loop device: {e}"))?;
+    Disk::xfs(512, Place::Steady).map_err(|e| format!("there is no XFS on a loop device: {e}"))?;
     Network::new(1).map_err(|e| format!("there are no network namespaces: {e}"))?;
     Ok(())
 }

@@ -81,7 +81,6 @@ fn sessions(
     let end = told_to_end();
     let options = ConnectOptions {
         socket: Some(args.socket.clone()),
-        reconnect_timeout: PATIENCE,
         answer_timeout: Duration::from_secs(10),
         ..ConnectOptions::default()
     };

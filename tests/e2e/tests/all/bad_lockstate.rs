@@ -2,7 +2,7 @@
 //! goes on (issue 2, "Bad input"; PROTOTYPE 4, 9, 10).
 
 use mxlock_e2e::command::{ours, output};
-use mxlock_e2e::disk::Disk;
+use mxlock_e2e::disk::{Disk, Place};
 use mxlock_e2e::wait::{PATIENCE, until_true};
 use mxlock_e2e::{Setup, shared};
 use mxlock_format::Uuid;
@@ -196,7 +196,7 @@ fn a_read_only_file_system_is_refused() {
     let cluster = Setup::new().nodes(1).prepare();
     cluster.disk.remount("ro");
     cluster.daemons[0].refusal().refused(74, "Read-only file system");
-    cluster.format(&["--force"]).refused(74, "Read-only file system");
+    cluster.format(&["--force"]).refused(73, "read-only file system");
     cluster.disk.remount("rw");
 }
 
@@ -205,7 +205,7 @@ fn a_read_only_file_system_is_refused() {
 fn an_unsuitable_place_is_refused() {
     let Some(_turn) = shared() else { return };
     output(ours("mxlockd").args(["format", "/proc/lockstate"])).refused(78, "proc");
-    let disk = Disk::xfs(512).expect("a disk");
+    let disk = Disk::xfs(512, Place::Steady).expect("a disk");
     let missing = disk.mount_point().join("no/such/directory/lockstate");
     output(ours("mxlockd").arg("format").arg(&missing)).refused(73, "no/such/directory");
 }

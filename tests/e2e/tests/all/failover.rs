@@ -135,6 +135,7 @@ fn another_node_is_killed_and_the_rest_goes_on() {
     let mut cluster = Setup::new().start();
     let witnesses = Witnesses::start(&cluster);
     let held = cluster.hold(2, &["wanted"]);
+    let token = held.granted();
     let waiter = cluster.request(0, &["wanted"]);
     cluster.await_waiters(0, "wanted", 1);
     let killed = Instant::now();
@@ -142,7 +143,7 @@ fn another_node_is_killed_and_the_rest_goes_on() {
     waiter.granted_within(cluster.failover_bound());
     println!("measured: the dead node's lock was granted after {:?}", killed.elapsed());
     assert!(!held.command_runs(), "granted while the old holder's command runs");
-    assert!(waiter.granted() > held.granted());
+    assert!(waiter.granted() > token, "tokens grow");
     assert_eq!(waiter.release(), 0);
     assert_eq!(cluster.master(), 0, "the master stays");
     witnesses.progress([0, 1], cluster.failover_bound());

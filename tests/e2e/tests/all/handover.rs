@@ -65,7 +65,7 @@ fn a_handover_pauses_clients_for_less_than_a_second() {
 #[test]
 fn sigterm_of_the_master_pauses_clients_for_less_than_a_second() {
     let Some(_turn) = alone() else { return };
-    let mut cluster = Setup::new().start();
+    let mut cluster = Setup::new().steady().start();
     let held = cluster.hold(0, &["alpha"]);
     let witnesses = loopers(&cluster, &[1, 2]);
     assert_eq!(cluster.daemons[0].terminate(), 0);

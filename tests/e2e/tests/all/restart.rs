@@ -25,7 +25,7 @@ fn still_held(cluster: &Cluster, held: &Held, name: &str, owner: u64) {
 }
 
 fn killed_and_restarted(victim: usize) {
-    let mut cluster = Setup::new().start();
+    let mut cluster = Setup::new().steady().start();
     let held = cluster.hold(victim, &["alpha"]);
     let other = cluster.hold((victim + 1) % 3, &["beta"]);
     let waiter = cluster.request((victim + 2) % 3, &["alpha"]);
@@ -88,7 +88,7 @@ fn commands_end_before_others_get_their_locks() {
 #[test]
 fn locks_outlive_all_daemons() {
     let Some(_turn) = alone() else { return };
-    let mut cluster = Setup::new().start();
+    let mut cluster = Setup::new().steady().start();
     let held: Vec<Held> = (0..3).map(|node| cluster.hold(node, &[&format!("of-{node}")])).collect();
     for daemon in &mut cluster.daemons {
         daemon.kill();
