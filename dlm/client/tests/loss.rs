@@ -455,7 +455,9 @@ fn the_descriptor_survives_and_wakes_at_the_deadline() {
     take(&client, &mut conn, "a");
     fake.page.end_in(Duration::from_secs(2));
     let first = client.as_fd().unwrap().as_raw_fd();
+    let end = Instant::now() + PATIENCE;
     let sleep = || {
+        assert!(Instant::now() < end, "not all events came");
         let mut fds = [PollFd::new(client.as_fd().unwrap(), PollFlags::POLLIN)];
         assert_eq!(poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap(), 1);
         client.poll_events(Some(Duration::ZERO)).unwrap()
