@@ -310,3 +310,27 @@ fn a_busy_slot_is_said() {
     assert_eq!(second.status.code(), Some(75), "{}", String::from_utf8_lossy(&second.stderr));
     assert!(String::from_utf8_lossy(&second.stderr).contains("mxlockd: "));
 }
+
+/// INTERFACE.md: `--create` "is accepted only for a plain file on a file system that other hosts cannot share".
+#[test]
+fn create_makes_a_lockstate_for_this_host_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let lockstate = dir.path().join("lockstate");
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_mxlockd"))
+        .arg("--lockstate")
+        .arg(&lockstate)
+        .arg("--state-dir")
+        .arg(dir.path().join("state"))
+        .arg("--socket")
+        .arg(dir.path().join("sock"))
+        .args(["--listen", "127.0.0.1:0", "--create"])
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let daemon = Daemon { dir, child };
+    daemon.logged("this host only");
+    assert_eq!(mode_of(&lockstate), 0o600);
+    daemon.logged("claimed slot 0");
+    assert!(daemon.end().success(), "SIGTERM while the slot is being claimed is a clean end");
+}
