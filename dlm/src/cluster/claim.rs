@@ -143,8 +143,8 @@ fn judge(heartbeat: &Heartbeat, kept: NodeSet, node_uuid: Uuid, boot_id: Uuid) -
 enum Stage {
     /// Only reading. `first`: the sector as it was when the slot was chosen.
     Watching { first: Pulse },
-    /// Written; read back since then, or not yet.
-    Confirming { since: Option<BootTime> },
+    /// Written; read back since then, or not yet. `looked`: a read at the end of the two periods was asked for.
+    Confirming { since: Option<BootTime>, looked: bool },
     /// Ours.
     Confirmed,
 }
@@ -203,14 +203,14 @@ impl Claim {
             return Watch::Wait;
         }
         self.fresh_lockstate = view.is_none();
-        self.stage = Stage::Confirming { since: None };
+        self.stage = Stage::Confirming { since: None, looked: false };
         Watch::Take
     }
 
     /// A beat whose write and read were good. True when the slot has just been confirmed: read back over two
     /// heartbeat periods.
     pub(super) fn good_beat(&mut self, issued: BootTime, ended: BootTime, renew: Duration, dead: Duration) -> bool {
-        let Stage::Confirming { since } = &mut self.stage else { return false };
+        let Stage::Confirming { since, .. } = &mut self.stage else { return false };
         let Some(since) = *since else {
             *since = Some(ended);
             let wait = self.candidate.kind.was_anothers() && !self.fresh_lockstate;
@@ -222,6 +222,24 @@ impl Claim {
         }
         self.stage = Stage::Confirmed;
         true
+    }
+
+    /// When the two heartbeat periods end. A read is worth while then: by the next tick, up to R later, the clients of a
+    /// daemon that was restarted may have lost their lease.
+    pub(super) fn periods_end(&self, renew: Duration) -> Option<BootTime> {
+        match self.stage {
+            Stage::Confirming { since: Some(since), looked: false } => Some(since + renew * 2),
+            _ => None,
+        }
+    }
+
+    /// True once, when the two heartbeat periods have ended.
+    pub(super) fn is_to_look(&mut self, now: BootTime, renew: Duration) -> bool {
+        let due = self.periods_end(renew).is_some_and(|end| end <= now);
+        if let Stage::Confirming { looked, .. } = &mut self.stage {
+            *looked |= due;
+        }
+        due
     }
 
     pub(super) fn is_watching(&self) -> bool {

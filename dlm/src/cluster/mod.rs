@@ -267,6 +267,9 @@ impl Cluster {
             self.next_look = None;
             self.look_again(now);
         }
+        if self.claim.is_to_look(now, self.renew) {
+            self.actions.push_back(Action::Look);
+        }
         self.warn_when_late(now);
         self.decide(now);
         self.flush(false);
@@ -287,6 +290,7 @@ impl Cluster {
             self.proposer.retry_at,
             self.proposer.banned_until,
             self.claim.votes_from(),
+            self.claim.periods_end(self.renew),
             self.next_look,
         ]
         .into_iter()

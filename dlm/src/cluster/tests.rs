@@ -317,6 +317,26 @@ fn a_lone_node_is_master_right_after_confirmation() {
     assert_eq!((bench.view().phase, bench.view().table_epoch), (Phase::Active, Epoch(101)));
 }
 
+/// The two periods end between two ticks: a read is asked for right then. With one only at the next tick a daemon that
+/// was restarted would take 3R of its clients' L for the claim.
+#[test]
+fn a_slot_is_confirmed_when_the_two_periods_end() {
+    let mut bench = Bench::new(fresh_region(100));
+    // One that reads, one that writes.
+    assert!(bench.beat());
+    bench.beat();
+    let written = bench.now();
+    let end = written + Duration::from_millis(2 * R);
+    assert_eq!(bench.cluster.next_deadline(), Some(end));
+    bench.now_ms += 2 * R;
+    bench.log.clear();
+    bench.cluster.on_time(bench.now());
+    assert!(bench.drain() && matches!(bench.log[0], Action::Look), "{:?}", bench.log);
+    assert_ne!(bench.cluster.next_deadline(), Some(end), "it looks once");
+    bench.beat();
+    assert!(bench.cluster.is_slot_confirmed());
+}
+
 /// Nothing is written before the sector has been looked at, whatever the candidate list said.
 #[test]
 fn a_slot_that_was_taken_meanwhile_is_left_alone() {
