@@ -53,7 +53,6 @@ pub(crate) struct Holder {
     process: Process,
     transaction: u64,
     token: Token,
-    granted_epoch: Epoch,
     /// CLOCK_REALTIME: of the grant, or of the request while it waits.
     since_ms: u64,
     incarnation: Incarnation,
@@ -225,10 +224,8 @@ impl Master {
     fn granted(&mut self, now: Now, grant: Grant) {
         self.token_counter += 1;
         let token = Token::new(self.reign, self.token_counter);
-        let reign = self.reign;
         let Some(holder) = self.table.payload_mut(grant.lock) else { return };
         holder.token = token;
-        holder.granted_epoch = reign;
         holder.since_ms = now.wall_ms;
         holder.settling = Settling::Grant { demoted: grant.demoted, value: ValueDuty::None };
         if holder.slot == NO_SLOT && !self.place(now, grant.lock) {
@@ -240,7 +237,7 @@ impl Master {
             LvbTransfer::Written => {
                 let resource = self.table.get(grant.lock).expect("just granted").resource.clone();
                 self.refresh_values(now, &resource);
-                ValueDuty::Written(self.value_sequence(&resource))
+                ValueDuty::Written(self.value_sequence(&resource).n)
             }
         };
         let settling = Settling::Grant { demoted: grant.demoted, value };

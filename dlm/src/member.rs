@@ -78,7 +78,6 @@ struct OwnedLock {
     range: Option<ByteRange>,
     granted: Option<Mode>,
     token: Token,
-    granted_epoch: Epoch,
     granted_at_ms: u64,
     transaction: u64,
     orphan_lifetime_ms: u32,
@@ -111,7 +110,7 @@ pub(crate) struct Member {
     clear_before_ack: bool,
     conns: BTreeMap<ConnId, Conn>,
     sessions: BTreeMap<SessionId, Session>,
-    locks: Map<LockId, OwnedLock>,
+    locks: Map<LockId, Box<OwnedLock>>,
     claims: BTreeMap<SessionId, WaitingClaim>,
     timeouts: BTreeSet<(BootTime, LockId)>,
     /// Sessions with a deadline, by time.
@@ -297,7 +296,7 @@ impl Member {
     }
 
     /// Takes a lock out of all books.
-    fn remove(&mut self, id: LockId) -> Option<OwnedLock> {
+    fn remove(&mut self, id: LockId) -> Option<Box<OwnedLock>> {
         let lock = self.locks.remove(&id)?;
         if let Some(deadline) = lock.pending.as_ref().and_then(|pending| pending.deadline) {
             self.timeouts.remove(&(deadline, id));

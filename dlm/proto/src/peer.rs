@@ -146,8 +146,6 @@ pub struct ReportedLock {
     pub pending: Option<Pending>,
     /// Token of the last grant.
     pub token: Token,
-    /// Epoch of the last grant.
-    pub granted_epoch: Epoch,
     /// CLOCK_REALTIME of the last grant, for people only.
     pub granted_at_ms: u64,
     /// The owner's process.
@@ -175,7 +173,7 @@ pub struct Pending {
     pub wanted: Mode,
     /// Its flags.
     pub flags: LockFlags,
-    /// Its place in the order of requests.
+    /// Its place in the order of requests; 0 when the member was not told, and only the record can say.
     pub position: u64,
 }
 
@@ -258,8 +256,6 @@ pub enum OutcomeResult {
         mode: Mode,
         /// The token.
         token: Token,
-        /// The epoch of the grant.
-        epoch: Epoch,
         /// CLOCK_REALTIME of the grant.
         granted_at_ms: u64,
         /// The lock was demoted to NL while it waited.

@@ -257,9 +257,14 @@ impl Master {
     }
 
     /// The owner's word about one lock.
-    fn confirm(&mut self, now: Now, from: NodeId, incarnation: Incarnation, reported: ReportedLock) {
+    fn confirm(&mut self, now: Now, from: NodeId, incarnation: Incarnation, mut reported: ReportedLock) {
         let range = reported.range.unwrap_or(ByteRange::ALL);
         let lock = reported.lock;
+        // A request that waits has the place that its record says.
+        let waits_here = reported.granted.is_none() && self.table.contains(lock);
+        if !waits_here && !super::rebuild::keep_pending(&mut reported) {
+            return;
+        }
         if !self.table.contains(lock) && reported.releasing {
             // It was released before, and its unlock is being sent again.
             return;
@@ -287,7 +292,6 @@ impl Master {
         holder.node = from;
         holder.incarnation = incarnation;
         holder.token = reported.token;
-        holder.granted_epoch = reported.granted_epoch;
         holder.process = reported.process;
         holder.gone = reported.presence == Presence::Gone;
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
@@ -387,7 +391,6 @@ impl Master {
                 position: view.position,
             }),
             token: holder.token,
-            granted_epoch: holder.granted_epoch,
             granted_at_ms: holder.since_ms,
             process: holder.process,
             transaction: holder.transaction,
@@ -434,13 +437,11 @@ impl Master {
         }
         self.token_counter += 1;
         let token = Token::new(self.reign, self.token_counter);
-        let reign = self.reign;
         let holder = self.table.payload_mut(lock).expect("just renamed");
         *holder = Holder {
             process: new.process,
             transaction: new.transaction,
             token,
-            granted_epoch: reign,
             since_ms: now.wall_ms,
             incarnation,
             slot,

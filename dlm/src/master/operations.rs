@@ -43,7 +43,6 @@ impl Master {
             process: new.process,
             transaction: new.transaction,
             token: Token::default(),
-            granted_epoch: self.reign,
             since_ms: now.wall_ms,
             incarnation,
             slot: NO_SLOT,
@@ -65,7 +64,13 @@ impl Master {
                 }
             }
             Ok(TableOutcome::Denied(reason)) => self.deny(node, lock, op, denial_of(reason)),
-            Err(TableError::Duplicate(_)) => {}
+            Err(TableError::Duplicate(_)) => {
+                // It was known from its record, or an answer is on its way.
+                let place = self.table.get(lock).filter(|view| view.wanted.is_some()).map(|view| view.position);
+                if let Some(position) = place {
+                    self.send(node, PeerMessage::Queued { lock, op, position });
+                }
+            }
             Err(TableError::Full) => self.deny(node, lock, op, Denial::Limit),
             Err(_) => self.deny(node, lock, op, Denial::Invalid),
         }

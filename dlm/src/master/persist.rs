@@ -56,8 +56,8 @@ pub(super) enum ValueDuty {
     None,
     /// The owner is told the value.
     Read,
-    /// The conversion wrote it: the lock's own record must carry it before the owner is told.
-    Written(LvbSequence),
+    /// The conversion wrote it, as number n of this reign: the lock's own record must carry it before the owner is told.
+    Written(u64),
 }
 
 /// A write under way.
@@ -113,7 +113,7 @@ impl Master {
         let (Some(mode), true) = (view.granted, slot != NO_SLOT) else { return };
         let ready = self.durable[slot as usize].is_some_and(|durable| {
             let carried = match value {
-                ValueDuty::Written(sequence) => durable.lvb >= sequence,
+                ValueDuty::Written(n) => durable.lvb >= LvbSequence { epoch: self.reign, n },
                 ValueDuty::None | ValueDuty::Read => true,
             };
             carried && durable.covers(mode, persistent)
@@ -125,7 +125,6 @@ impl Master {
         let result = OutcomeResult::Granted {
             mode,
             token: view.payload.token,
-            epoch: view.payload.granted_epoch,
             granted_at_ms: view.payload.since_ms,
             demoted,
             lvb: self.table.lvb(view.resource).filter(|_| value != ValueDuty::None).cloned(),
@@ -191,7 +190,7 @@ impl Master {
                 Phase::Waiting => LockState::Waiting,
             },
             granted_at_ms: holder.since_ms,
-            epoch: holder.granted_epoch,
+            epoch: if view.granted.is_some() { holder.token.table_epoch() } else { self.reign },
             lock: view.lock,
             token: holder.token,
             table_epoch: self.reign,

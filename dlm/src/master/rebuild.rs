@@ -57,6 +57,13 @@ impl Word {
             .is_some_and(|(node, _, lock)| *node == record.owner && lock.resource == record.resource);
         if named && !self.slot_of.contains_key(&record.lock) {
             self.slot_of.insert(record.lock, slot);
+            // The place that the old master gave, if it died before it could say so (section 6: the old place).
+            if let Some((_, _, lock)) = self.said.get_mut(&record.lock)
+                && lock.granted.is_none()
+                && let Some(pending) = lock.pending.as_mut().filter(|pending| pending.position == 0)
+            {
+                pending.position = record.queue_position;
+            }
             return true;
         }
         false
@@ -131,7 +138,10 @@ impl Master {
             *known = (*known).max(lvb.sequence);
         }
         let (mut locks, mut waiters) = (0, 0);
-        for (id, (node, incarnation, lock)) in word.said {
+        for (id, (node, incarnation, mut lock)) in word.said {
+            if !keep_pending(&mut lock) {
+                continue;
+            }
             // An unlock that the old master carried out, but whose answer was lost, must not be carried out again: the
             // value that it wrote would come back over newer ones. Its record is gone, or somebody wrote a value since.
             let wrote = lock.lvb.as_ref().map(|lvb| lvb.sequence);
@@ -183,7 +193,6 @@ impl Master {
                 process: record.process,
                 transaction: record.transaction,
                 token: record.token,
-                granted_epoch: record.epoch,
                 since_ms: record.granted_at_ms,
                 incarnation: record.owner_incarnation,
                 slot,
@@ -229,7 +238,6 @@ impl Master {
                 process: lock.process,
                 transaction: lock.transaction,
                 token: lock.token,
-                granted_epoch: lock.granted_epoch,
                 since_ms: lock.granted_at_ms,
                 incarnation,
                 slot,
@@ -325,4 +333,11 @@ impl Master {
         }
         changed
     }
+}
+
+/// What waits at no place that anybody knows of is not in the table yet: its member sends it again. So is what does not
+/// wait at all. Whether anything is left of the lock.
+pub(super) fn keep_pending(lock: &mut ReportedLock) -> bool {
+    lock.pending.take_if(|pending| pending.position == 0 || pending.flags.contains(LockFlags::NOQUEUE));
+    lock.granted.is_some() || lock.pending.is_some()
 }

@@ -146,12 +146,11 @@ impl Member {
             });
             self.locks.insert(
                 lock_id,
-                OwnedLock {
+                Box::new(OwnedLock {
                     resource: lock.resource,
                     range: lock.range,
                     granted: lock.granted,
                     token: lock.token,
-                    granted_epoch: lock.granted_epoch,
                     granted_at_ms: lock.granted_at_ms,
                     transaction: lock.transaction,
                     orphan_lifetime_ms: lock.orphan_lifetime_ms,
@@ -161,7 +160,7 @@ impl Member {
                     unlocking: None,
                     untold: false,
                     lvb: lock.lvb.map(Box::new),
-                },
+                }),
             );
             self.sessions.get_mut(&id).expect("just opened").locks.insert(lock_id.seq);
         }

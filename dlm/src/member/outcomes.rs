@@ -18,13 +18,12 @@ impl Member {
                     self.forget_if_done(id.session);
                 }
             }
-            OutcomeResult::Granted { mode, token, epoch, granted_at_ms, demoted, lvb } => {
+            OutcomeResult::Granted { mode, token, granted_at_ms, demoted, lvb } => {
                 if lock.pending.as_ref().is_none_or(|pending| pending.op != op) {
                     return;
                 }
                 lock.granted = Some(mode);
                 lock.token = token;
-                lock.granted_epoch = epoch;
                 lock.granted_at_ms = granted_at_ms;
                 lock.last_op = op;
                 if lvb.is_some() {
@@ -72,8 +71,9 @@ impl Member {
     /// The master ended a lock without its owner's doing.
     pub(crate) fn lost(&mut self, id: LockId, reason: LossReason) {
         let Some(lock) = self.remove(id) else { return };
-        if let Some(pending) = lock.pending {
-            self.answer(id, pending.op, Answer::Denied(Denial::SessionOver));
+        let untold = lock.untold.then_some(lock.last_op);
+        if let Some(op) = lock.pending.map(|pending| pending.op).or(untold) {
+            self.answer(id, op, Answer::Denied(Denial::SessionOver));
         }
         if lock.unlocking.is_some() {
             self.answer(id, UNLOCK_OP, Answer::Unlocked);

@@ -32,28 +32,24 @@ impl Member {
             if let Some(unlocking) = &lock.unlocking {
                 again.push((unlocking.order, id));
             }
-            let placed = lock.pending.as_ref().filter(|pending| pending.position.is_some());
+            let placed = lock.pending.as_ref().is_some_and(|pending| pending.position.is_some());
             if let Some(pending) = &lock.pending
-                && (placed.is_none() || pending.cancelled.is_some())
+                && (!placed || pending.cancelled.is_some())
             {
                 again.push((pending.order, id));
-            }
-            if lock.granted.is_none() && placed.is_none() {
-                continue;
             }
             locks.push(ReportedLock {
                 lock: id,
                 resource: lock.resource.clone(),
                 range: lock.range,
                 granted: lock.granted,
-                pending: placed.map(|pending| WirePending {
+                pending: lock.pending.as_ref().map(|pending| WirePending {
                     op: pending.op,
                     wanted: pending.wanted,
                     flags: pending.flags,
-                    position: pending.position.expect("placed"),
+                    position: pending.position.unwrap_or(0),
                 }),
                 token: lock.token,
-                granted_epoch: lock.granted_epoch,
                 granted_at_ms: lock.granted_at_ms,
                 process: self.sessions[&id.session].process,
                 transaction: lock.transaction,

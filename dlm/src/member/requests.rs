@@ -47,7 +47,6 @@ impl Member {
             range: request.range,
             granted: None,
             token: Token::default(),
-            granted_epoch: Epoch::default(),
             granted_at_ms: 0,
             transaction: request.transaction,
             orphan_lifetime_ms: request.orphan_lifetime_ms.unwrap_or(0).min(MAX_ORPHAN_LIFETIME_MS),
@@ -68,7 +67,7 @@ impl Member {
             self.timeouts.insert((deadline, id));
         }
         self.sessions.get_mut(&id.session).expect("an open session").locks.insert(id.seq);
-        self.locks.insert(id, lock);
+        self.locks.insert(id, Box::new(lock));
     }
 
     /// Takes over an orphan. It is not repeated at a new master: there it is asked for again.
@@ -99,7 +98,6 @@ impl Member {
             range: None,
             granted: None,
             token: Token::default(),
-            granted_epoch: Epoch::default(),
             granted_at_ms: 0,
             transaction: 0,
             orphan_lifetime_ms: 0,
@@ -178,8 +176,11 @@ impl Member {
         }
         let writes_lvb = lock.granted.is_some_and(|mode| mode >= Mode::PW) && (lvb.is_some() || invalidate_lvb);
         let waits = lock.granted.is_some() && (writes_lvb || lock.persistent || self.clear_before_ack);
-        if let Some(pending) = self.take_pending(id) {
-            self.answer(id, pending.op, Answer::Denied(Denial::Cancelled));
+        // A grant that was not told, because the lease was lost, is one that the client gives up unseen (I7).
+        let untold = std::mem::take(&mut self.locks.get_mut(&id).expect("looked up").untold);
+        let untold = untold.then(|| self.locks[&id].last_op);
+        if let Some(op) = self.take_pending(id).map(|pending| pending.op).or(untold) {
+            self.answer(id, op, Answer::Denied(Denial::Cancelled));
         }
         let kind = OperationKind::Unlock { lvb: lvb.clone(), invalidate_lvb, answer: waits };
         if waits {
@@ -248,11 +249,15 @@ impl Member {
 
     /// The driver found the lease over when it was about to send a grant, and sent a denial instead.
     pub(crate) fn undelivered(&mut self, id: LockId, op: u32) {
-        if op == 0 && self.locks.contains_key(&id) {
-            self.remove(id);
-            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
-            self.send_operation(id, UNLOCK_OP, kind);
+        if self.remove(id).is_none() {
+            return;
         }
+        if op > 0 {
+            // The client believes in its old mode again, which may have been given to somebody else.
+            self.tell(id.session, Response::Lost { seq: id.seq, reason: LossReason::Expired });
+        }
+        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: op > 0, answer: false };
+        self.send_operation(id, UNLOCK_OP, kind);
     }
 
     /// Every request that waits is denied: no master can be reached, or the daemon goes down.

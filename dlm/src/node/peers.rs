@@ -115,6 +115,20 @@ impl Core {
 
     pub(super) fn peer_frame(&mut self, node: NodeId, frame: PeerFrame) {
         let (now, timing, me) = (self.now.boot, self.link_timing, self.identity());
+        let for_master = matches!(
+            frame.message,
+            Some(
+                PeerMessage::Report(_)
+                    | PeerMessage::Operation(_)
+                    | PeerMessage::Session { .. }
+                    | PeerMessage::Claim(_)
+            )
+        );
+        if for_master && self.cluster.view().is_some_and(|view| view.epoch < frame.epoch) {
+            // Said to the master that this node is in a view that it has still to read: not acknowledged, so that it comes
+            // again.
+            return self.cluster.look(now);
+        }
         let Some(link) = &mut self.links[node.index()] else { return };
         let mut frames = Vec::new();
         let received = link.receive(now, timing, me, frame, &mut frames);

@@ -60,8 +60,10 @@ pub struct Daemon {
     pub core: Box<Core>,
     /// Its slot.
     pub node: NodeId,
-    /// Its incarnation.
+    /// Its incarnation, on links.
     pub incarnation: Incarnation,
+    /// Its incarnation, as it last published it.
+    pub shown: Incarnation,
     /// Inputs not handled yet.
     pub inbox: VecDeque<Input>,
     /// When a wake-up is scheduled.
@@ -135,7 +137,7 @@ impl Host {
 impl Daemon {
     /// Whether it believes to be master: its newest view names it, it has not resigned, its lease stands.
     pub fn acts_as_master(&self, host: &Host, now: Time) -> bool {
-        self.view.is_some_and(|view| view.master == self.node && view.master_incarnation == self.incarnation)
+        self.view.is_some_and(|view| view.master == self.node && view.master_incarnation == self.shown)
             && !self.resigned
             && host.page_valid(self.run, now)
     }
@@ -212,6 +214,7 @@ impl World {
             core,
             node,
             incarnation,
+            shown: incarnation,
             inbox: VecDeque::new(),
             wake_at: None,
             spins: 0,
@@ -477,6 +480,7 @@ impl World {
         match output {
             Output::Heartbeat { image, heartbeat, urgent } => {
                 let own = heartbeat.node == daemon.node && heartbeat.node_uuid == node_uuid;
+                daemon.shown = heartbeat.incarnation;
                 daemon.thread.newest = Some((image, heartbeat));
                 if !own {
                     self.fail(Rule::I6, format!("host {host} publishes a heartbeat that is not its own"));
