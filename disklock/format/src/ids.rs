@@ -191,6 +191,11 @@ impl Token {
         debug_assert!(table_epoch.0 <= MAX_EPOCH.0 && counter >> TOKEN_COUNTER_BITS == 0);
         Token((table_epoch.0 << TOKEN_COUNTER_BITS) + counter)
     }
+
+    /// The table epoch that it was given in.
+    pub const fn table_epoch(self) -> Epoch {
+        Epoch(self.0 >> TOKEN_COUNTER_BITS)
+    }
 }
 
 impl Ballot {
