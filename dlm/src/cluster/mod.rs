@@ -178,6 +178,8 @@ pub struct Cluster {
     /// Nodes whose link was lost: looked at often, until their heartbeat changes.
     watched: [Option<(Pulse, BootTime)>; MAX_NODES],
     next_look: Option<BootTime>,
+    /// The newest image was handed out without hurry.
+    waits_for_tick: bool,
     late_warned: bool,
     silent_reported: NodeSet,
     blocked_reported: NodeSet,
@@ -243,6 +245,7 @@ impl Cluster {
             stand_at: None,
             watched: [None; MAX_NODES],
             next_look: None,
+            waits_for_tick: false,
             late_warned: false,
             silent_reported: NodeSet::EMPTY,
             blocked_reported: NodeSet::EMPTY,
@@ -729,7 +732,8 @@ impl Cluster {
         }
     }
 
-    /// Hands out the own image if it has changed. Nothing before the slot may be written.
+    /// Hands out the own image if it has changed. Nothing before the slot may be written. `urgent`: it does not wait for
+    /// the next tick, also when it was handed out before without hurry.
     fn flush(&mut self, urgent: bool) {
         if self.stopped || self.claim.is_watching() {
             return;
@@ -748,8 +752,12 @@ impl Cluster {
             ..self.identity.template.clone()
         };
         if self.sector.newest().is_some_and(|newest| same_contents(newest, &image)) {
+            if urgent && std::mem::take(&mut self.waits_for_tick) {
+                self.actions.push_back(Action::Look);
+            }
             return;
         }
+        self.waits_for_tick = !urgent;
         let id = self.sector.hand_out(image.clone());
         self.proposer.published(id);
         self.actions.push_back(Action::Publish { image: id, heartbeat: Box::new(image), urgent });
