@@ -141,8 +141,11 @@ fn a_record_that_rots_while_it_is_held_is_repaired() {
     cluster.surgery().damage_record(record.slot as u32);
     assert_ne!(cluster.inspector().run(&["slot", &record.slot.to_string()]).out, "");
     // The next master reads the table; who lived through has the final word.
+    let before = cluster.inspector().view().expect("a view").epoch;
     cluster.mxlock(0, &["handover", "1"]).ok();
-    cluster.other_master(0, cluster.failover_bound());
+    until_true("the table is read again", cluster.failover_bound(), || {
+        cluster.inspector().view().is_some_and(|view| view.active && view.epoch > before)
+    });
     cluster.mxlock(0, &["run", "-n", "alpha", "--", "true"]).refused(1, "alpha");
     until_true("the record is whole again", PATIENCE, || {
         let records = cluster.inspector().records_of("alpha");

@@ -2,19 +2,23 @@
 //! input"; DESIGN sections 4 and 8).
 
 use mxlock_e2e::command::{ours, output, run};
-use mxlock_e2e::{Setup, shared};
+use mxlock_e2e::{Daemon, Setup, shared};
 use mxlock_format::{Incarnation, NodeState, Uuid};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// The per-node guard: a slot that a daemon of this host has (section 8).
+/// A slot that another daemon of this host has: refused by its owner's name, and by the per-node guard (section 8) where
+/// the twin has a copy of the owner's identity.
 #[test]
 fn a_slot_that_is_in_use_on_this_host_is_75() {
     let Some(_turn) = shared() else { return };
     let mut cluster = Setup::new().nodes(2).start();
     let twin = cluster.daemon_in("twin", 0, "1");
-    twin.refusal().refused(75, "node 1");
+    twin.refusal().refused(75, "slot 1 belongs to host");
+    let identity = |daemon: &Daemon| daemon.state_dir().join("identity.toml");
+    std::fs::copy(identity(&cluster.daemons[1]), identity(&twin)).expect("a copy");
+    twin.refusal().refused(75, &cluster.lockstate().display().to_string());
     cluster.mxlock(1, &["run", "-n", "alpha", "--", "true"]).ok();
     cluster.stop();
 }

@@ -121,7 +121,7 @@ fn three_nodes_lock_through_a_device_with_4096_byte_sectors() {
     let Some(_turn) = shared() else { return };
     let cluster = basics(Setup::new().bare().sector(4_096));
     let summary = cluster.inspector().json(&["summary"]);
-    assert_eq!(summary["geometry"]["sector"], 4_096, "{summary}");
+    assert_eq!(summary["geometry"]["sector_bytes"], 4_096, "{summary}");
 }
 
 /// PROTOTYPE 9: the same through a file on such a device.
@@ -130,7 +130,7 @@ fn three_nodes_lock_through_a_file_on_a_device_with_4096_byte_sectors() {
     let Some(_turn) = shared() else { return };
     let cluster = basics(Setup::new().sector(4_096));
     let summary = cluster.inspector().json(&["summary"]);
-    assert_eq!(summary["geometry"]["sector"], 4_096, "{summary}");
+    assert_eq!(summary["geometry"]["sector_bytes"], 4_096, "{summary}");
 }
 
 /// Writer threads and epoll, as asked for.
