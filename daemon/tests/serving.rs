@@ -263,6 +263,33 @@ fn a_client_that_never_reads_is_closed() {
     assert!(matches!(good.lock(1, "a"), Answer::Granted(_)));
 }
 
+/// A client that says its last words and closes without reading an answer has released what it released.
+#[test]
+fn last_words_count_though_nobody_reads_the_answers() {
+    let daemon = Daemon::start(&[]);
+    let mut hasty = daemon.connect();
+    hasty.hello(None).unwrap();
+    let names: Vec<_> = (1..=200).map(|seq| (seq, format!("hasty-{seq}"))).collect();
+    for (seq, name) in &names {
+        assert!(matches!(hasty.lock(*seq, name), Answer::Granted(_)));
+    }
+    let mut frames = Vec::new();
+    for (seq, _) in &names {
+        let unlock = UnlockRequest { seq: *seq, lvb: None, invalidate_lvb: false };
+        encode_into(&Request::Unlock(unlock), &mut frames).unwrap();
+    }
+    // In pieces, so that answers come back while it still talks.
+    for piece in frames.chunks(64) {
+        hasty.stream.write_all(piece).unwrap();
+    }
+    drop(hasty);
+    let mut next = daemon.connect();
+    next.hello(None).unwrap();
+    for (seq, name) in &names {
+        assert!(matches!(next.lock(*seq, name), Answer::Granted(_)), "{name} is still held");
+    }
+}
+
 /// INTERFACE.md, `mxlock lock --pid`: for a process that exists.
 #[test]
 fn a_session_for_another_process_needs_one() {

@@ -40,6 +40,8 @@ struct Client {
     waiting: VecDeque<Promise>,
     waiting_bytes: usize,
     stage: Stage,
+    /// It does not take answers any more; what it said before it left still counts.
+    deaf: bool,
     dirty: bool,
 }
 
@@ -89,6 +91,7 @@ impl Clients {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             stage: Stage::Open,
+            deaf: false,
             dirty: false,
         });
         self.timed.push_back((now + HELLO_TIME, number));
@@ -155,6 +158,8 @@ impl Clients {
         let Some(client) = self.slab.get_mut(number) else { return };
         match client.stream.sent(io, Token::ClientSend(number), bytes, result) {
             Ok(()) => self.mark(number),
+            // It has closed its end, perhaps right after its last requests: those are still to be read.
+            Err(_) if client.stage == Stage::Open => client.deafen(),
             Err(_) => self.abort(number, inputs),
         }
         self.reap(number);
@@ -315,6 +320,9 @@ impl Client {
     }
 
     fn say(&mut self, response: Response, valid_until: Option<BootTime>) {
+        if self.deaf {
+            return;
+        }
         self.waiting_bytes += estimate(&response);
         self.waiting.push_back(Promise { response, valid_until });
     }
@@ -322,6 +330,12 @@ impl Client {
     fn die(&mut self) {
         self.stage = Stage::Dead;
         self.stream.shut();
+        self.deafen();
+    }
+
+    fn deafen(&mut self) {
+        self.deaf = true;
+        self.stream.out = Vec::new();
         self.waiting = VecDeque::new();
         self.waiting_bytes = 0;
     }
