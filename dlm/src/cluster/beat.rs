@@ -9,7 +9,7 @@ use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
 use crate::io::{Beat, BeatRead, BeatWrite, ImageId};
 use crate::time::BootTime;
-use mxlock_format::{Epoch, NodeId, NodeSet, NodeState};
+use mxlock_format::{Epoch, Heartbeat, NodeId, NodeSet, NodeState};
 
 impl Cluster {
     /// A turn of the heartbeat thread ended: a write of the newest image handed out, then a read issued after it.
@@ -39,8 +39,14 @@ impl Cluster {
 
     fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool) {
         let good = match write {
-            // Nothing was published yet when it began.
-            None => true,
+            // Nothing was published yet when it began, or the thread found the sector to be another's and did not write:
+            // two nodes that write and read back in turn would never see each other (section 4, confirming a slot).
+            None => match &read.region[self.node().index()] {
+                Ok(own) if self.sector.has_written() && !self.is_own(own) => {
+                    return self.stop(StopReason::ForeignIncarnation { found: own.incarnation });
+                }
+                _ => true,
+            },
             Some(write) => match self.sector.check(write, &read.region[self.node().index()]) {
                 Found::AsWritten => true,
                 Found::OwnOlder => false,
@@ -80,6 +86,12 @@ impl Cluster {
         if self.is_master(now) {
             self.announce_joiners();
         }
+    }
+
+    /// Whether this boot of this installation wrote a sector.
+    fn is_own(&self, heartbeat: &Heartbeat) -> bool {
+        let own = &self.identity.template;
+        (heartbeat.node_uuid, heartbeat.boot_id) == (own.node_uuid, own.boot_id)
     }
 
     /// The slot is not written yet: look whether it may be.

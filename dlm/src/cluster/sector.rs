@@ -67,6 +67,11 @@ impl OwnSector {
         self.handed_out.iter().find(|(other, _)| *other == id).map(|(_, heartbeat)| heartbeat)
     }
 
+    /// Whether any write has ended well.
+    pub(super) fn has_written(&self) -> bool {
+        self.written.is_some()
+    }
+
     /// A write ended. A failed one cannot land any more after D (A2).
     pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, dead: Duration) {
         // The thread always writes the newest image, so older ones are never written again.

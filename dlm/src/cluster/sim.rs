@@ -116,6 +116,8 @@ struct Daemon {
     cluster: Cluster,
     image: Option<(ImageId, Heartbeat)>,
     hb_seq: u64,
+    /// When the last write that ended well began.
+    wrote_at: Option<u64>,
     beating: bool,
     kicked: bool,
     next_tick: u64,
@@ -374,8 +376,17 @@ impl World {
         }
         (daemon.beating, daemon.kicked, daemon.next_tick) = (true, false, next_tick);
         let Some((image, heartbeat)) = daemon.image.clone() else { return self.begin_read(host, None) };
+        // As in disklock: the sector is looked at before a write, but not in a burst of beats.
+        let found = self.disk[heartbeat.node.index()].as_ref().unwrap();
+        let is_anothers = (found.node_uuid, found.boot_id) != (heartbeat.node_uuid, heartbeat.boot_id);
+        if daemon.wrote_at.is_some_and(|at| self.now - at >= R / 2) && is_anothers {
+            return self.begin_read(host, None);
+        }
         daemon.hb_seq += 1;
         let hb_seq = daemon.hb_seq;
+        if !fails {
+            daemon.wrote_at = Some(self.now);
+        }
         let heartbeat = Box::new(Heartbeat { hb_seq, boottime_ns: started.0, ..heartbeat });
         let slot = heartbeat.node.index();
         let result = if fails { Err(IoFault::Failed("injected".into())) } else { Ok(()) };
@@ -554,6 +565,7 @@ impl World {
             cluster,
             image,
             hb_seq: 0,
+            wrote_at: None,
             beating: false,
             kicked: false,
             next_tick: self.now,
@@ -583,7 +595,7 @@ impl World {
         };
         let now = self.now;
         match self.rng.below(7) {
-            0 if self.faults.sleep => self.hosts[host].asleep_until = now + length,
+            0 if self.faults.sleep => self.sleep(host, now + length),
             1 if self.faults.stall => self.hosts[host].stalled_until = now + length,
             2 if self.faults.stall => {
                 // The disk stalls for everybody.
@@ -622,6 +634,12 @@ impl World {
         self.push(next, host, What::Fault);
     }
 
+    /// A sleep is never cut short: what waits for its end happens in its order.
+    fn sleep(&mut self, host: usize, until: u64) {
+        let asleep_until = &mut self.hosts[host].asleep_until;
+        *asleep_until = until.max(*asleep_until);
+    }
+
     /// Faults come at random times; most of the protocol happens in the few milliseconds after an urgent image.
     fn disturb(&mut self, host: usize) {
         if self.healed.is_some() || !self.disturbing || !self.chance(6) {
@@ -636,7 +654,7 @@ impl World {
         let until = self.now + length;
         let clock = self.clock(host);
         match self.rng.below(5) {
-            0 if self.faults.sleep => self.hosts[host].asleep_until = until,
+            0 if self.faults.sleep => self.sleep(host, until),
             1 if self.faults.stall => {
                 // Often the first sign of worse.
                 self.hosts[host].stalled_until = until;
@@ -648,7 +666,8 @@ impl World {
                 self.push(length, host, What::Start);
             }
             _ => {
-                let Some(daemon) = self.daemon(host) else { return };
+                let awake = self.hosts[host].asleep_until <= self.now;
+                let Some(daemon) = self.daemon(host).filter(|_| awake) else { return };
                 daemon.cluster.resign(clock, None, false);
                 self.drain(host);
             }
@@ -675,7 +694,6 @@ impl World {
         self.healed = Some(self.now);
         for host in 0..self.hosts.len() {
             let entry = &mut self.hosts[host];
-            entry.asleep_until = entry.asleep_until.min(self.now);
             entry.stalled_until = entry.stalled_until.min(self.now);
             entry.failing_until = entry.failing_until.min(self.now);
             self.push(0, host, What::Start);

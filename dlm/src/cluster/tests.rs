@@ -230,6 +230,7 @@ fn uuid(host: u8) -> Uuid {
     Uuid([host + 1; 16])
 }
 
+/// The boot of `config(_, 0, _)`.
 const BOOT: Uuid = Uuid([1; 16]);
 
 /// A fresh lockstate: any slot, the first one first; the wished one only.
@@ -337,6 +338,15 @@ fn a_slot_is_confirmed_when_the_two_periods_end() {
     assert!(bench.cluster.is_slot_confirmed());
 }
 
+/// The first write does not wait for the next tick, also where a view was found, which by itself is no news in a hurry.
+#[test]
+fn a_claim_is_written_at_once() {
+    for disk in [fresh_region(100), with_view(view(110, 1, &[1]))] {
+        let mut bench = Bench::new(disk);
+        assert!(bench.beat() && bench.image.is_some());
+    }
+}
+
 /// Nothing is written before the sector has been looked at, whatever the candidate list said.
 #[test]
 fn a_slot_that_was_taken_meanwhile_is_left_alone() {
@@ -411,6 +421,20 @@ fn a_foreign_incarnation_in_the_own_sector_stops() {
     bench.deliver(write, Some(Ok(read)));
     assert_eq!(bench.stop_reason(), Some(StopReason::ForeignIncarnation { found: Incarnation(77) }));
     assert!(!bench.cluster.is_master(bench.now()));
+}
+
+/// Two nodes that write one sector in turn would each find what it wrote itself. So the thread looks before it writes, and
+/// leaves another's sector alone; its node stops, confirmed or not.
+#[test]
+fn a_foreign_sector_before_a_write_stops() {
+    for periods in [1, 4] {
+        let mut bench = Bench::new(fresh_region(100));
+        bench.run(periods * R);
+        bench.put(0, NodeState::Joining, |own| (own.incarnation, own.node_uuid) = (Incarnation(77), uuid(7)));
+        let read = bench.read();
+        bench.deliver(None, Some(Ok(read)));
+        assert_eq!(bench.stop_reason(), Some(StopReason::ForeignIncarnation { found: Incarnation(77) }));
+    }
 }
 
 /// "It must find its own block exactly as it wrote it or stop the node": a disk that loses writes is no disk.
