@@ -27,7 +27,7 @@ pub type Region = [Result<Heartbeat, HeartbeatError>; MAX_NODES];
 /// One turn of the heartbeat thread. Times are CLOCK_BOOTTIME in ns.
 #[derive(Clone, Debug)]
 pub struct Beat {
-    /// `None` before the first image was published.
+    /// `None` before the first image was published, and when the own sector was found to be another node's.
     pub write: Option<BeatWrite>,
     /// The read that was issued after the write had ended, well or not.
     pub read: Result<BeatRead, IoFault>,
@@ -240,6 +240,8 @@ struct Worker {
     sector: AlignedBuf,
     region: AlignedBuf,
     hb_seq: u64,
+    /// When the last write that ended well began.
+    wrote_ns: Option<u64>,
     /// The next scheduled beat: start + n * R, so that lateness does not add up.
     next_tick_ns: u64,
     suspended: bool,
@@ -249,7 +251,7 @@ impl Worker {
     fn new(config: HeartbeatConfig, link: Arc<Link>, timer: TimerFd) -> Worker {
         let sector = AlignedBuf::zeroed(config.geometry.sector.bytes());
         let region = AlignedBuf::zeroed(config.geometry.heartbeat_region_bytes());
-        Worker { config, link, timer, sector, region, hb_seq: 0, next_tick_ns: boottime_ns(), suspended: false }
+        Worker { config, link, timer, sector, region, hb_seq: 0, wrote_ns: None, next_tick_ns: boottime_ns(), suspended: false }
     }
 
     fn run(mut self) {
@@ -356,6 +358,9 @@ impl Worker {
             let newest = shared.newest.as_ref()?;
             (newest.id, newest.heartbeat.clone())
         };
+        if self.is_anothers(&heartbeat) {
+            return None;
+        }
         self.hb_seq += 1;
         let started_ns = boottime_ns();
         heartbeat.hb_seq = self.hb_seq;
@@ -367,6 +372,9 @@ impl Worker {
         let result = IoFault::check(self.sector.len(), wrote);
         let ended_ns = boottime_ns();
 
+        if result.is_ok() {
+            self.wrote_ns = Some(started_ns);
+        }
         let mut shared = self.link.lock();
         match result {
             Ok(()) => shared.written = image,
@@ -375,6 +383,23 @@ impl Worker {
         drop(shared);
         self.link.ended.notify_all();
         Some(BeatWrite { image, hb_seq: self.hb_seq, started_ns, ended_ns, result })
+    }
+
+    /// Whether another node has written the own sector since this one did (section 4). Two nodes on two hosts that claim
+    /// a slot in the same moment write it in turn, and each finds its own image when it reads after its own write: so
+    /// the sector is looked at before a write, too. Not in a burst of beats: the first one of it has looked.
+    fn is_anothers(&mut self, own: &Heartbeat) -> bool {
+        let quiet_ns = self.renew_ns() / 2;
+        if self.wrote_ns.is_none_or(|wrote_ns| boottime_ns().saturating_sub(wrote_ns) < quiet_ns) {
+            return false;
+        }
+        let offset = self.config.geometry.heartbeat_offset(self.config.node);
+        let read = retry(|| nix::sys::uio::pread(&self.config.file, &mut self.sector, offset as i64));
+        if IoFault::check(self.sector.len(), read).is_err() {
+            return false;
+        }
+        Heartbeat::decode(self.config.node, &self.sector)
+            .is_ok_and(|found| (found.node_uuid, found.boot_id) != (own.node_uuid, own.boot_id))
     }
 
     fn read_region(&mut self) -> Result<BeatRead, IoFault> {

@@ -393,7 +393,12 @@ impl Table {
             .filter_map(|(&seq, entry)| {
                 let held = entry.held.as_ref()?;
                 let (resource, range) = (entry.resource.clone(), entry.range);
-                Some(Claim { seq, resource, range, mode: held.mode, token: held.token })
+                // A conversion under way may be settled already: what is left of the mode in any case is claimed.
+                let mode = entry.pending.iter().fold(held.mode, |mode, pending| match &pending.request {
+                    Request::Convert(convert) => common(mode, convert.mode),
+                    _ => mode,
+                });
+                Some(Claim { seq, resource, range, mode, token: held.token })
             })
             .collect();
         claims.sort_unstable_by_key(|claim| claim.seq);
@@ -436,3 +441,13 @@ fn cover(a: Mode, b: Mode) -> Mode {
     let covers_both = |mode: &Mode| mode.covers(a) && mode.covers(b);
     Mode::ALL.into_iter().find(covers_both).unwrap_or(Mode::EX)
 }
+/// What two modes both permit.
+fn common(a: Mode, b: Mode) -> Mode {
+    match (a.covers(b), b.covers(a)) {
+        (true, _) => b,
+        (_, true) => a,
+        // PR and CW.
+        _ => Mode::CR,
+    }
+}
+

@@ -357,7 +357,7 @@ impl Master {
         if !covered || *view.resource != claim.resource || view.range != range {
             return None;
         }
-        let slot = view.payload.slot;
+        let (slot, granted) = (view.payload.slot, view.granted);
         if known != lock {
             self.table.rename(known, lock).ok()?;
             if slot != NO_SLOT {
@@ -368,7 +368,9 @@ impl Master {
         // The record keeps the old incarnation: until its daemon lists the session in a report, nobody may take its silence
         // about the lock for a word.
         holder.token = holder.token.max(claim.token);
-        let _ = self.table.restate(lock, Some(claim.mode), None, Standing::Confirmed, &mut self.effects);
+        // A down-conversion that was asked for and may write a value comes again: until then the lock keeps its mode.
+        let kept = granted.filter(|granted| known == lock && granted.covers(claim.mode)).unwrap_or(claim.mode);
+        let _ = self.table.restate(lock, Some(kept), None, Standing::Confirmed, &mut self.effects);
         if slot != NO_SLOT {
             self.write_later(now, slot);
         }

@@ -64,6 +64,13 @@ impl Word {
             {
                 pending.position = record.queue_position;
             }
+            // A down-conversion that the old master had carried out, though its answer was lost.
+            if let Some((_, _, lock)) = self.said.get_mut(&record.lock)
+                && record.state == LockState::Granted
+                && gives_up(lock) == Some(record.mode)
+            {
+                lock.granted = Some(record.mode);
+            }
             return true;
         }
         false
@@ -139,14 +146,18 @@ impl Master {
         }
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
-            if !keep_pending(&mut lock) {
-                continue;
-            }
             // An unlock that the old master carried out, but whose answer was lost, must not be carried out again: the
             // value that it wrote would come back over newer ones. Its record is gone, or somebody wrote a value since.
             let wrote = lock.lvb.as_ref().map(|lvb| lvb.sequence);
             let written_since = newest.get(&lock.resource).copied() > wrote;
             if lock.releasing && (!word.slot_of.contains_key(&id) || written_since) {
+                continue;
+            }
+            // The same for a down-conversion that writes a value: asked for again, it finds nothing more to write.
+            if let Some(mode) = gives_up(&lock).filter(|_| written_since) {
+                lock.granted = Some(mode);
+            }
+            if !keep_pending(&mut lock) {
                 continue;
             }
             locks += u64::from(lock.granted.is_some());
@@ -340,4 +351,10 @@ impl Master {
 pub(super) fn keep_pending(lock: &mut ReportedLock) -> bool {
     lock.pending.take_if(|pending| pending.position == 0 || pending.flags.contains(LockFlags::NOQUEUE));
     lock.granted.is_some() || lock.pending.is_some()
+}
+
+/// The mode that a lock in PW or EX, which its owner no longer relies on, is being converted down to.
+fn gives_up(lock: &ReportedLock) -> Option<Mode> {
+    let wanted = lock.pending.as_ref()?.wanted;
+    lock.granted.filter(|granted| *granted >= Mode::PW && granted.covers(wanted) && *granted != wanted).map(|_| wanted)
 }

@@ -25,6 +25,8 @@ impl Member {
             // Sent again after a reconnect: the first one's answer may have been lost.
             if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
                 self.answer_granted(id, 0, false);
+            } else {
+                self.wait_no_longer(now, id, request.timeout_ms);
             }
             return;
         }
@@ -60,6 +62,16 @@ impl Member {
         self.insert(id, lock);
         let new = self.new_lock(id);
         self.send_operation(id, 0, OperationKind::Lock(Box::new(new)));
+    }
+
+    /// A request that came back from its record waits for ever, until its client says again how long.
+    fn wait_no_longer(&mut self, now: Now, id: LockId, timeout_ms: Option<u64>) {
+        let (_, deadline) = wait_limit(now, LockFlags::NONE, timeout_ms);
+        let pending = self.locks.get_mut(&id).and_then(|lock| lock.pending.as_mut());
+        if let (Some(pending), Some(at)) = (pending.filter(|pending| pending.deadline.is_none()), deadline) {
+            pending.deadline = Some(at);
+            self.timeouts.insert((at, id));
+        }
     }
 
     fn insert(&mut self, id: LockId, lock: OwnedLock) {

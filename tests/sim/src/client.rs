@@ -146,7 +146,12 @@ impl Client {
             .iter()
             .filter(|(_, held)| !held.unlocking)
             .filter_map(|(&seq, held)| {
-                let mode = held.told?;
+                // A conversion under way may be settled: only what is left of the mode in any case is claimed.
+                let mode = held.ops.values().filter_map(|op| match &op.request {
+                    Request::Convert(convert) => Some(convert.mode),
+                    _ => None,
+                });
+                let mode = mode.fold(held.told?, meet);
                 Some(Claim {
                     seq,
                     resource: resources[held.resource].clone(),

@@ -195,14 +195,7 @@ impl World {
     }
 
     /// I8: whoever was queued before this plain request must not get a greater token later, and has not got one.
-    fn judge_order(
-        &mut self,
-        client: usize,
-        seq: u64,
-        lock: LockId,
-        done: &Op,
-        token: mxlock_format::Token,
-    ) {
+    fn judge_order(&mut self, client: usize, seq: u64, lock: LockId, done: &Op, token: mxlock_format::Token) {
         if done.resent {
             return;
         }

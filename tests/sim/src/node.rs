@@ -104,6 +104,7 @@ pub struct Thread {
     busy: bool,
     urgent: bool,
     last_start: Time,
+    wrote_at: Option<Time>,
     tick_at: Option<Time>,
     write: Option<BeatWrite>,
 }
@@ -400,7 +401,7 @@ impl World {
         let Some(_) = self.hold_step(host, run, Event::BeatTick { host, run }) else { return };
         let now = self.now;
         let renew = u64::from(self.timing.renew_ms) * MS;
-        let (boot, silent_after) = (self.hosts[host].clock.now(now), self.hosts[host].clock.true_length(2 * renew));
+        let silent_after = self.hosts[host].clock.true_length(2 * renew);
         let Some(daemon) = self.daemon(host, run) else { return };
         if daemon.thread.busy || daemon.thread.tick_at.is_none_or(|at| at > now) {
             return;
@@ -415,6 +416,35 @@ impl World {
         thread.tick_at = None;
         thread.last_start = now;
         thread.write = None;
+        let looks = thread.newest.is_some() && thread.wrote_at.is_some_and(|at| now - at >= silent_after / 4);
+        if looks {
+            let at = now + self.disk.dice.range(20 * US, 2 * MS);
+            return self.schedule(at, Event::BeatLook { host, run });
+        }
+        self.beat_write(host, run);
+    }
+
+    /// The own sector is looked at before a write: another node's is not written over.
+    pub fn beat_look(&mut self, host: usize, run: u32) {
+        let Some(_) = self.hold_step(host, run, Event::BeatLook { host, run }) else { return };
+        let held = self.disk.held_until(host);
+        if held > self.now {
+            return self.schedule(held, Event::BeatLook { host, run });
+        }
+        let (node_uuid, boot_id) = (self.hosts[host].node_uuid, self.hosts[host].boot_id);
+        let Some(node) = self.daemon(host, run).map(|daemon| daemon.node) else { return };
+        let own = |found: &Heartbeat| (found.node_uuid, found.boot_id) == (node_uuid, boot_id);
+        if self.disk.heartbeats[node.index()].as_ref().is_ok_and(own) {
+            self.beat_write(host, run);
+        } else {
+            self.read_disk(host, run, Purpose::Beat, None);
+        }
+    }
+
+    fn beat_write(&mut self, host: usize, run: u32) {
+        let boot = self.hosts[host].clock.now(self.now);
+        let Some(daemon) = self.daemon(host, run) else { return };
+        let thread = &mut daemon.thread;
         let Some((image, heartbeat)) = &thread.newest else {
             self.read_disk(host, run, Purpose::Beat, None);
             return;
@@ -438,6 +468,9 @@ impl World {
         }
         let failed = result.is_err();
         let Some(daemon) = self.daemon(host, run) else { return };
+        if !failed {
+            daemon.thread.wrote_at = Some(daemon.thread.last_start);
+        }
         if let Some(write) = &mut daemon.thread.write {
             write.result = result;
         }
