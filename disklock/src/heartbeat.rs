@@ -251,7 +251,17 @@ impl Worker {
     fn new(config: HeartbeatConfig, link: Arc<Link>, timer: TimerFd) -> Worker {
         let sector = AlignedBuf::zeroed(config.geometry.sector.bytes());
         let region = AlignedBuf::zeroed(config.geometry.heartbeat_region_bytes());
-        Worker { config, link, timer, sector, region, hb_seq: 0, wrote_ns: None, next_tick_ns: boottime_ns(), suspended: false }
+        Worker {
+            config,
+            link,
+            timer,
+            sector,
+            region,
+            hb_seq: 0,
+            wrote_ns: None,
+            next_tick_ns: boottime_ns(),
+            suspended: false,
+        }
     }
 
     fn run(mut self) {

@@ -450,4 +450,3 @@ fn common(a: Mode, b: Mode) -> Mode {
         _ => Mode::CR,
     }
 }
-

@@ -196,7 +196,9 @@ impl World {
 
     /// I8: whoever was queued before this plain request must not get a greater token later, and has not got one.
     fn judge_order(&mut self, client: usize, seq: u64, lock: LockId, done: &Op, token: mxlock_format::Token) {
-        if done.resent {
+        let node = self.hosts[self.clients[client].host].daemon.as_ref().map(|daemon| daemon.node);
+        if done.resent || node.is_none_or(|node| self.oracles.views.excluded_since(node, done.sent)) {
+            // Its daemon was restarted or excluded: it was asked for anew.
             return;
         }
         if let Some(other) = done.overtaken_by
