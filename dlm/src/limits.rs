@@ -19,5 +19,8 @@ pub const LINK_WINDOW: usize = 1_024;
 pub const LINK_ACK_EVERY: u64 = 64;
 /// Longest time that a client may ask its locks to outlive it, milliseconds (one day).
 pub const MAX_ORPHAN_LIFETIME_MS: u32 = 86_400_000;
+/// The orphan lifetime in the record of a lock that is held for a process without a connection (`mxlock lock`): as long
+/// as the process lives.
+pub const DETACHED_LIFETIME_MS: u32 = u32::MAX;
 /// Longest wait that a client may ask for, milliseconds (ten years); longer ones are for ever.
 pub const MAX_TIMEOUT_MS: u64 = 315_360_000_000;

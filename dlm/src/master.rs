@@ -320,6 +320,10 @@ impl Master {
         for (from, incarnation, report) in late.reports {
             self.late_report(now, from, incarnation, report);
         }
+        for node in self.reported.keys().copied().collect::<Vec<_>>() {
+            self.bequeath(node);
+        }
+        self.run_effects(now);
         for (from, incarnation, message) in std::mem::take(&mut self.deferred) {
             self.handle(now, from, incarnation, message);
         }

@@ -510,6 +510,7 @@ impl Core {
             PeerMessage::Queued { lock, op, position } => self.member.queued(lock, op, position),
             PeerMessage::Bast { lock, wanted } => self.member.bast(lock, wanted),
             PeerMessage::Claimed(verdict) => self.member.claimed(self.now, verdict),
+            PeerMessage::Inherit { session, process, locks } => self.member.inherit(session, process, locks),
             PeerMessage::Lost { lock, reason } => self.member.lost(lock, reason),
             _ => {}
         }

@@ -81,6 +81,16 @@ pub enum PeerMessage {
     Claim(ClaimQuestion),
     /// Master to member: these stand.
     Claimed(ClaimVerdict),
+    /// Master to a member that was restarted: a session that lives as long as its process, without a connection, and so
+    /// claims nothing itself (`mxlock lock`).
+    Inherit {
+        /// The session.
+        session: SessionId,
+        /// Its process, to be watched.
+        process: Process,
+        /// Its locks.
+        locks: Vec<ReportedLock>,
+    },
     /// Master to member: a lock ended without its owner's doing.
     Lost {
         /// The lock.

@@ -1,6 +1,7 @@
 //! Members that die, come back without memory, or speak late; orphans and who may adopt them (sections 5, 6 and 7).
 
 use super::*;
+use crate::limits::DETACHED_LIFETIME_MS;
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
 use mxlock_proto::client::{Claim, LossReason};
@@ -159,7 +160,9 @@ impl Master {
     /// Gives a lock whose owner has lost its memory the rest of its life. PERSISTENT ones have no end.
     pub(super) fn expire_later(&mut self, now: Now, lock: LockId) {
         let Some(view) = self.table.get(lock) else { return };
-        if view.payload.persistent && view.granted.is_some() {
+        // A restarted daemon watches the process of a detached session; if it does not come back, its node is excluded.
+        let detached = view.payload.orphan_lifetime_ms == DETACHED_LIFETIME_MS;
+        if (view.payload.persistent || detached) && view.granted.is_some() {
             return;
         }
         let own = Duration::from_millis(view.payload.orphan_lifetime_ms.into());
@@ -228,8 +231,32 @@ impl Master {
             self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
         }
         self.withdraw(now, dropped);
+        self.bequeath(from);
         self.forgive_damage();
         self.run_effects(now);
+    }
+
+    /// Hands a restarted daemon the sessions that live without a connection: its predecessor's, on the same machine.
+    pub(super) fn bequeath(&mut self, node: NodeId) {
+        let mut sessions: BTreeMap<SessionId, (Process, Vec<LockId>)> = BTreeMap::new();
+        for view in self.table.locks().filter(|view| view.payload.node == node) {
+            let holder = view.payload;
+            if view.standing == Standing::Possible
+                && view.granted.is_some()
+                && holder.orphan_lifetime_ms == DETACHED_LIFETIME_MS
+            {
+                sessions.entry(view.lock.session).or_insert((holder.process, vec![])).1.push(view.lock);
+            }
+        }
+        for (session, (process, mut ids)) in sessions {
+            ids.sort();
+            for lock in &ids {
+                let granted = self.table.get(*lock).and_then(|view| view.granted);
+                let _ = self.table.restate(*lock, granted, None, Standing::Confirmed, &mut self.effects);
+            }
+            let locks = ids.into_iter().filter_map(|lock| self.reported_lock(lock)).collect();
+            self.send(node, PeerMessage::Inherit { session, process, locks });
+        }
     }
 
     /// Takes away locks that their owner says it does not hold: their records are cleared behind.

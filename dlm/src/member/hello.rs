@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::MAX_SESSIONS;
 use mxlock_proto::client::{CLIENT_PROTOCOL, Refusal, Welcome};
-use mxlock_proto::peer::{ClaimQuestion, ClaimVerdict};
+use mxlock_proto::peer::{ClaimQuestion, ClaimVerdict, ReportedLock};
 
 impl Member {
     pub(crate) fn connected(&mut self, conn: ConnId, process: Process) {
@@ -129,7 +129,26 @@ impl Member {
         }
         let id = verdict.session;
         self.open(id, claim.process, false);
-        for lock in verdict.standing {
+        self.take_up(verdict.standing);
+        let session = &self.sessions[&id];
+        let lost = claim.hello.claims.iter().map(|c| c.seq).filter(|seq| !session.locks.contains(seq)).collect();
+        match claim.conn {
+            Some(conn) => self.attach(id, conn, lost),
+            None => self.set_deadline(id, Some(now.boot + self.orphan_lifetime)),
+        }
+    }
+
+    /// The master's word about a session for which nobody is connected (`mxlock lock`).
+    pub(crate) fn inherit(&mut self, id: SessionId, process: Process, locks: Vec<ReportedLock>) {
+        if !self.sessions.contains_key(&id) {
+            self.open(id, process, true);
+            self.take_up(locks);
+        }
+    }
+
+    /// Takes locks of an open session into the books, as the master knows them.
+    fn take_up(&mut self, locks: Vec<ReportedLock>) {
+        for lock in locks {
             let lock_id = lock.lock;
             let order = self.take_order();
             let pending = lock.pending.map(|pending| {
@@ -162,13 +181,7 @@ impl Member {
                     lvb: lock.lvb.map(Box::new),
                 }),
             );
-            self.sessions.get_mut(&id).expect("just opened").locks.insert(lock_id.seq);
-        }
-        let session = &self.sessions[&id];
-        let lost = claim.hello.claims.iter().map(|c| c.seq).filter(|seq| !session.locks.contains(seq)).collect();
-        match claim.conn {
-            Some(conn) => self.attach(id, conn, lost),
-            None => self.set_deadline(id, Some(now.boot + self.orphan_lifetime)),
+            self.sessions.get_mut(&lock_id.session).expect("an open session").locks.insert(lock_id.seq);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Lost connections, ended processes, and what becomes of their locks (section 7, "Sessions").
 
 use super::*;
+use crate::limits::DETACHED_LIFETIME_MS;
 
 impl Member {
     pub(crate) fn disconnected(&mut self, now: Now, conn: ConnId) {
@@ -54,7 +55,7 @@ impl Member {
         for seq in session.locks.clone() {
             let lock_id = LockId { session: id, seq };
             let lock = &self.locks[&lock_id];
-            let lingers = may_linger && lock.orphan_lifetime_ms > 0;
+            let lingers = may_linger && ![0, DETACHED_LIFETIME_MS].contains(&lock.orphan_lifetime_ms);
             if lock.granted.is_some() && lock.unlocking.is_none() && (lock.persistent || lingers) {
                 self.take_pending(lock_id);
                 if lingers && !self.locks[&lock_id].persistent {

@@ -1,7 +1,7 @@
 //! Clients' requests. Each ends in exactly one answer (I7); one that is sent again gets the same answer again.
 
 use super::*;
-use crate::limits::{MAX_LOCKS_PER_SESSION, MAX_ORPHAN_LIFETIME_MS, MAX_TIMEOUT_MS};
+use crate::limits::{DETACHED_LIFETIME_MS, MAX_LOCKS_PER_SESSION, MAX_ORPHAN_LIFETIME_MS, MAX_TIMEOUT_MS};
 use mxlock_format::MAX_LVB_BYTES;
 use mxlock_proto::client::{AdoptRequest, ConvertRequest, LockRequest, UnlockRequest};
 use mxlock_proto::peer::NewLock;
@@ -51,7 +51,11 @@ impl Member {
             token: Token::default(),
             granted_at_ms: 0,
             transaction: request.transaction,
-            orphan_lifetime_ms: request.orphan_lifetime_ms.unwrap_or(0).min(MAX_ORPHAN_LIFETIME_MS),
+            orphan_lifetime_ms: if self.sessions[&session].detached {
+                DETACHED_LIFETIME_MS
+            } else {
+                request.orphan_lifetime_ms.unwrap_or(0).min(MAX_ORPHAN_LIFETIME_MS)
+            },
             persistent: flags.contains(LockFlags::PERSISTENT),
             last_op: 0,
             pending: Some(Box::new(pending)),

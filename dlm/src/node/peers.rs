@@ -169,6 +169,7 @@ impl Core {
             | PeerMessage::Queued { .. }
             | PeerMessage::Bast { .. }
             | PeerMessage::Claimed(_)
+            | PeerMessage::Inherit { .. }
             | PeerMessage::Lost { .. } => {
                 let from_master = self.cluster.view().is_some_and(|view| {
                     (view.master, view.master_incarnation, reign_of(view)) == (node, incarnation, epoch)
