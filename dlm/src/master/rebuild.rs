@@ -151,6 +151,10 @@ impl Master {
             let wrote = lock.lvb.as_ref().map(|lvb| lvb.sequence);
             let written_since = newest.get(&lock.resource).copied() > wrote;
             if lock.releasing && (!word.slot_of.contains_key(&id) || written_since) {
+                // Nor is it known whether the value had reached a record before the old master died.
+                if Self::may_write_value(lock.granted) {
+                    doubtful.push(lock.resource);
+                }
                 continue;
             }
             // The same for a down-conversion that writes a value: asked for again, it finds nothing more to write.
