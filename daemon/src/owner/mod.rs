@@ -447,13 +447,22 @@ impl<'a> Owner<'a> {
     /// they have.
     fn finish(mut self, events: &mut Vec<LoopEvent>) -> bool {
         let until = Instant::now() + Duration::from_secs(1);
-        while Instant::now() < until && !(self.clients.is_quiet() && self.io.in_flight() == 0) {
+        // The last words to the peers make them look at the disk at once: a handover depends on them.
+        while Instant::now() < until && !(self.clients.is_quiet() && self.peers.is_quiet() && self.io.in_flight() == 0)
+        {
             if self.io.wait(Some(Duration::from_millis(10)), events).is_err() {
                 break;
             }
             for LoopEvent { token, outcome } in events.drain(..) {
-                if let (Token::ClientSend(n), Outcome::Sent { buf, result }) = (Token::from(token), outcome) {
-                    self.clients.sent(n, buf, result, &mut *self.io, &mut self.inputs);
+                let (io, inputs) = (&mut *self.io, &mut self.inputs);
+                match (Token::from(token), outcome) {
+                    (Token::ClientSend(n), Outcome::Sent { buf, result }) => {
+                        self.clients.sent(n, buf, result, io, inputs);
+                    }
+                    (Token::PeerSend(n), Outcome::Sent { buf, result }) => {
+                        self.peers.sent(n, buf, result, boot(), io, inputs);
+                    }
+                    _ => {}
                 }
             }
             self.clients.flush(boot, &self.page, &mut *self.io, &mut self.inputs);

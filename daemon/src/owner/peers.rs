@@ -390,6 +390,11 @@ impl Peers {
         self.dirty = dirty;
     }
 
+    /// Whether nothing waits to be sent, at the daemon's end.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        self.links.values_mut().all(|link| !matches!(link.stage, Stage::Up(_)) || link.stream.backlog() == 0)
+    }
+
     /// The link is of no use any more; its node is dialled again if that is this node's part.
     fn fail(&mut self, number: u64, now: BootTime, inputs: &mut VecDeque<Input>) {
         let Some(link) = self.links.get(number) else { return };
