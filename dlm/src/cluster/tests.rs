@@ -581,6 +581,25 @@ fn damage_stops_view_changes() {
     assert_eq!(bench.view().members, set(&[0]));
 }
 
+/// Damage that shows only in a phase's own read ends the proposal: a higher ballot may have been there.
+#[test]
+fn damage_in_a_phase_read_ends_the_proposal() {
+    for phase in [1, 2] {
+        let mut bench = before_election();
+        if phase == 2 {
+            bench.beat();
+        }
+        let good = std::mem::replace(&mut bench.disk[9], damaged(9));
+        bench.beat();
+        assert!(bench.cluster.view().is_none(), "chosen in phase {phase}");
+        bench.run(R);
+        assert_eq!(bench.own().block.value.is_some(), phase == 2);
+        bench.disk[9] = good;
+        bench.run(R);
+        assert!(bench.cluster.is_master(bench.now()));
+    }
+}
+
 // -- Leases (section 5) ---------------------------------------------------------------------------------------------
 
 /// The loss is latched: good beats alone do not end it. A master resigns by it, and may be elected again; its
