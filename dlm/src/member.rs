@@ -88,6 +88,8 @@ struct OwnedLock {
     unlocking: Option<Box<Unlocking>>,
     /// A grant that came while the lease was lost: told when it is regained.
     untold: bool,
+    /// The last grant read the value: it belongs to the answer.
+    read: bool,
     lvb: Option<Box<Lvb>>,
 }
 
@@ -268,7 +270,7 @@ impl Member {
         let grant = Grant {
             mode: lock.granted.expect("a granted lock"),
             token: lock.token,
-            lvb: lock.lvb.as_deref().filter(|lvb| !lvb.bytes.is_empty()).map(Into::into),
+            lvb: lock.lvb.as_deref().filter(|lvb| lock.read && !lvb.bytes.is_empty()).map(Into::into),
             valid_until_ns: until.0,
         };
         let answer = if demoted { Answer::GrantedDemoted(grant) } else { Answer::Granted(grant) };

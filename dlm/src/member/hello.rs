@@ -178,6 +178,7 @@ impl Member {
                     pending,
                     unlocking: None,
                     untold: false,
+                    read: true,
                     lvb: lock.lvb.map(Box::new),
                 }),
             );

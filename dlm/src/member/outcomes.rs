@@ -26,6 +26,7 @@ impl Member {
                 lock.token = token;
                 lock.granted_at_ms = granted_at_ms;
                 lock.last_op = op;
+                lock.read = lvb.is_some();
                 if lvb.is_some() {
                     lock.lvb = lvb.map(Box::new);
                 }

@@ -61,6 +61,7 @@ impl Member {
             pending: Some(Box::new(pending)),
             unlocking: None,
             untold: false,
+            read: true,
             lvb: None,
         };
         self.insert(id, lock);
@@ -122,6 +123,7 @@ impl Member {
             pending: Some(Box::new(pending)),
             unlocking: None,
             untold: false,
+            read: true,
             lvb: None,
         };
         self.insert(id, lock);

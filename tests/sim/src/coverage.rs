@@ -26,9 +26,9 @@ counters! {
     /// Epochs with a committed view.
     view_changes: 2_000;
     /// Proposals that carried on a value which another ballot may have chosen.
-    values_adopted: 20;
+    values_adopted: 5;
     /// Proposals given up because another one was ahead.
-    elections_lost: 100;
+    elections_lost: 30;
     /// Recoveries that found waiting requests.
     recoveries_with_waiters: 100;
     /// Recoveries that found possible holders.
@@ -50,7 +50,7 @@ counters! {
     /// Value blocks read and compared.
     values_read: 5_000;
     /// Pairs of queued requests whose order was checked.
-    orders_checked: 1_000;
+    orders_checked: 100;
     /// Leases lost.
     leases_lost: 200;
     /// Leases regained without a restart.

@@ -86,7 +86,7 @@ pub struct Daemon {
     pub conns: BTreeSet<ConnId>,
     /// The newest committed view that it has told of.
     pub view: Option<View>,
-    /// It has resigned as master of `view`.
+    /// It has resigned as master, and says so in its heartbeat.
     pub resigned: bool,
     /// Record sectors that it is writing.
     pub writing: BTreeMap<IoId, (u32, u32)>,
@@ -514,6 +514,7 @@ impl World {
             Output::Heartbeat { image, heartbeat, urgent } => {
                 let own = heartbeat.node == daemon.node && heartbeat.node_uuid == node_uuid;
                 daemon.shown = heartbeat.incarnation;
+                daemon.resigned = heartbeat.state == NodeState::Resigned;
                 daemon.thread.newest = Some((image, heartbeat));
                 if !own {
                     self.fail(Rule::I6, format!("host {host} publishes a heartbeat that is not its own"));
@@ -663,7 +664,6 @@ impl World {
             Said::ViewCommitted { view, .. } => {
                 let older = daemon.view.is_some_and(|known| view.epoch < known.epoch);
                 daemon.view = Some(view);
-                daemon.resigned = false;
                 let acts = self.hosts[host].daemon.as_ref().is_some_and(|d| d.acts_as_master(&self.hosts[host], now));
                 if older {
                     self.fail(Rule::I4, format!("host {host} goes back to view {}", view.epoch));
