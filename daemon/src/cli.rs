@@ -6,17 +6,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   mxlockd format /mnt/shared                        make <mount>/.mxfs/lockstate
   mxlockd --lockstate /mnt/shared                   run this host's daemon on it
   mxlockd --lockspace build --config /etc/mxlock/build.toml
   mxlockd --lockstate ./lockstate --create          try it on this machine alone
 
-Exit codes: 0 stopped as asked, 64 usage, 65 lockstate, 69 unreachable, 73 cannot create, 74 I/O error,
-75 not now (another process has it), 77 permission, 78 configuration.";
+EXIT STATUS
+  0       stopped as asked
+  64      wrong usage
+  65      the lockstate is not one, is damaged, or belongs to another lockspace
+  73, 74  cannot create; I/O error
+  75      not now: another process has it
+  77      permission
+  78      configuration";
 
 const FORMAT_EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   mxlockd format /mnt/shared                        a mount point: makes <mount>/.mxfs/lockstate
   mxlockd format /dev/vg0/mxlock --profile san      a whole block device, timing for slow path failover
   mxlockd format /mnt/shared --slots 1048576        room for a million locks";

@@ -24,12 +24,7 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { Kind::Usage.exit_code() } else { 0 };
-            // Help and version go to stdout, which may be closed.
-            let _ = error.print();
-            return code.into();
-        }
+        Err(error) => return usage(&error),
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -38,6 +33,18 @@ pub fn main() -> ExitCode {
             failure.kind.exit_code().into()
         }
     }
+}
+
+/// Help and version are answers; everything else is wrong usage: 64, not clap's own 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Standard output may be closed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    eprintln!("mxlockd: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end());
+    Kind::Usage.exit_code().into()
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

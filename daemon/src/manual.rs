@@ -4,14 +4,45 @@ use crate::cli::Cli;
 use crate::config::{KEYS, Key};
 use crate::error::{Failure, Kind};
 use clap::CommandFactory;
-use std::fmt::Write;
+use clap_mangen::Man;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Writes them into an existing directory.
 pub(crate) fn write_pages(directory: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::at(Kind::CannotCreate, "write into", directory, &error);
-    clap_mangen::generate_to(Cli::command(), directory).map_err(failed)?;
-    std::fs::write(directory.join("mxlock.toml.5"), configuration_page()).map_err(failed)
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    for page in command.get_subcommands().filter(|sub| !sub.is_hide_set()).chain([&command]) {
+        let man = Man::new(page.clone()).section("8");
+        let path = directory.join(man.get_filename());
+        let written = command_page(page, &man).and_then(|text| std::fs::write(&path, text));
+        written.map_err(|e| Failure::at(Kind::CannotCreate, "write", &path, &e))?;
+    }
+    let path = directory.join("mxlock.toml.5");
+    std::fs::write(&path, configuration_page()).map_err(|e| Failure::at(Kind::CannotCreate, "write", &path, &e))
+}
+
+/// The text after the help becomes sections: a line that is not indented is a title.
+fn command_page(command: &clap::Command, man: &Man) -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    for line in after.lines().filter(|line| !line.is_empty()) {
+        match line.strip_prefix("  ") {
+            Some(text) => writeln!(page, "{}", escaped(text))?,
+            None => writeln!(page, ".fi\n.SH \"{line}\"\n.nf")?,
+        }
+    }
+    writeln!(page, ".fi")?;
+    Ok(page)
 }
 
 fn configuration_page() -> String {
@@ -57,7 +88,9 @@ mod tests {
     fn pages_are_written() {
         let dir = tempfile::tempdir().unwrap();
         write_pages(dir.path()).unwrap();
-        assert!(dir.path().join("mxlock.toml.5").exists());
-        assert!(std::fs::read_dir(dir.path()).unwrap().count() > 1);
+        let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect(name);
+        assert!(read("mxlock.toml.5").contains(".SH KEYS"));
+        assert!(read("mxlockd.8").contains(".SH \"EXIT STATUS\""));
+        assert!(read("mxlockd-format.8").contains(".SH \"EXAMPLES\""));
     }
 }

@@ -50,9 +50,9 @@ fn wrong_usage_is_64_and_help_is_0() {
     }
     let help = mxlockd(&["--help"]);
     assert_eq!(help.code, 0);
-    assert!(help.out.contains("Examples:"));
+    assert!(help.out.contains("EXAMPLES"));
     assert_eq!(mxlockd(&["--version"]).code, 0);
-    assert!(mxlockd(&["format", "--help"]).out.contains("Examples:"));
+    assert!(mxlockd(&["format", "--help"]).out.contains("EXAMPLES"));
 }
 
 #[test]

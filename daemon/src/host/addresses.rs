@@ -13,7 +13,8 @@ pub(crate) fn advertised(given: &[Advertise], listening: SocketAddr) -> Vec<Sock
         return given.iter().map(|a| SocketAddr::new(a.ip, a.port.unwrap_or(listening.port()))).collect();
     }
     if !listening.ip().is_unspecified() {
-        return vec![listening];
+        // Without an IPv6 scope, which means nothing on another host.
+        return vec![SocketAddr::new(listening.ip(), listening.port())];
     }
     choose(host_addresses(), listening)
 }
