@@ -5,12 +5,14 @@ use mxlock_proto::client::Request;
 use mxlock_proto::frame::{self, FrameError, FrameReader};
 use nix::cmsg_space;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, send,
 };
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// What a read brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,6 +80,22 @@ impl Connection {
         self.outgoing.clear();
         self.outgoing.shrink_to(64 << 10);
         self.sent = 0;
+    }
+
+    /// Sends all, waiting up to `limit` for the daemon to take it in: many small requests fill a socket long before they
+    /// fill its buffer.
+    pub(crate) fn finish(&mut self, limit: Duration) {
+        let until = Instant::now() + limit;
+        loop {
+            self.flush();
+            let left = until.saturating_duration_since(Instant::now());
+            if self.unsent() == 0 || left.is_zero() {
+                return;
+            }
+            let timeout = PollTimeout::try_from(left.as_millis().max(1)).unwrap_or(PollTimeout::MAX);
+            // EINTR: round again.
+            let _ = poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)], timeout);
+        }
     }
 
     /// There may be something to read again.

@@ -92,6 +92,37 @@ fn dropping_releases() {
     );
 }
 
+/// The last requests reach a daemon that is busy: more of them than a socket takes at once, and the farewell.
+#[test]
+fn the_last_requests_reach_a_busy_daemon() {
+    const LOCKS: u64 = 1_000;
+    let fake = Fake::new();
+    let (client, mut conn) = fake.client(fake.options(), 7);
+    let (tell, told) = std::sync::mpsc::channel();
+    with(
+        move || {
+            for _ in 0..LOCKS {
+                conn.grant_next(Mode::EX);
+            }
+            told.recv().unwrap();
+            // Busy: the client is done with its last call before anything is read.
+            thread::sleep(Duration::from_millis(50));
+            for seq in 1..=LOCKS {
+                // Nobody waits for an answer.
+                assert!(matches!(conn.next(), Request::Unlock(unlock) if unlock.seq == seq));
+            }
+            assert_eq!(conn.next(), Request::Bye);
+            conn.end();
+        },
+        || {
+            let locks: Vec<_> = (0..LOCKS).map(|_| client.lock(&spec("a")).unwrap()).collect();
+            drop(locks);
+            tell.send(()).unwrap();
+            drop(client);
+        },
+    );
+}
+
 /// A detached client leaves its session to the process that it is for.
 #[test]
 fn detaching_does_not_end_the_session() {

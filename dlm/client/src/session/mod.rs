@@ -35,7 +35,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// A connection that stood for this long was a good one: the next attempt starts with the first pause again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(1);
-/// Longest wait for the daemon to end a session after `Bye`.
+/// Longest wait for the daemon to take in the last requests, and to end a session after `Bye`.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Longest sleep while locks are held: the clock of `ppoll` stands still while the machine sleeps, the lease does not.
 const LONGEST_NAP: Duration = Duration::from_secs(1);
@@ -425,7 +425,8 @@ impl Session {
                 // One byte in a frame: it always fits.
                 let _ = connection.push(&Request::Bye);
             }
-            connection.flush();
+            // An unlock that stayed behind would leave an orphan.
+            connection.finish(FAREWELL);
         }
         self.link = Link::Down { next_try_ns: u64::MAX };
     }
