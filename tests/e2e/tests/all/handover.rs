@@ -43,6 +43,7 @@ fn longest_pause(witnesses: Vec<Witness>) -> Duration {
 fn a_handover_pauses_clients_for_less_than_a_second() {
     let Some(_turn) = alone() else { return };
     let mut cluster = Setup::new().start();
+    cluster.let_ballots_begin();
     let held = cluster.hold(0, &["alpha"]);
     let witnesses = loopers(&cluster, &[0, 1, 2]);
     cluster.mxlock(0, &["handover", "2"]).ok();
@@ -66,11 +67,12 @@ fn a_handover_pauses_clients_for_less_than_a_second() {
 fn sigterm_of_the_master_pauses_clients_for_less_than_a_second() {
     let Some(_turn) = alone() else { return };
     let mut cluster = Setup::new().steady().start();
+    cluster.let_ballots_begin();
     let held = cluster.hold(0, &["alpha"]);
     let witnesses = loopers(&cluster, &[1, 2]);
     assert_eq!(cluster.daemons[0].terminate(), 0);
-    let master = cluster.other_master(0, cluster.failover_bound());
     cluster.daemons[0].start();
+    let master = cluster.other_master(0, cluster.failover_bound());
     cluster.daemons[0].ready();
     progress(&witnesses);
     let pause = longest_pause(witnesses);
