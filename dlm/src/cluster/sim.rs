@@ -121,6 +121,8 @@ struct Daemon {
     beating: bool,
     kicked: bool,
     next_tick: u64,
+    /// When the last beat reaches the core.
+    tells_at: u64,
     /// The timer that is set.
     timer_at: Option<u64>,
     /// The read under way, sampled sector by sector.
@@ -423,8 +425,11 @@ impl World {
         let wakes = self.rng.below(MS);
         let Some(daemon) = self.daemon(host) else { return };
         daemon.beating = false;
+        // Beats are told in their order.
+        let tells_at = daemon.tells_at.max(now + wakes);
+        daemon.tells_at = tells_at;
         let wait = if daemon.kicked { 0 } else { daemon.next_tick.saturating_sub(now) };
-        self.push(wakes, host, What::Deliver { beat });
+        self.push(tells_at - now, host, What::Deliver { beat });
         self.push(wait, host, What::BeatStart);
     }
 
@@ -569,6 +574,7 @@ impl World {
             beating: false,
             kicked: false,
             next_tick: self.now,
+            tells_at: self.now,
             timer_at: None,
             reading,
         };
