@@ -358,7 +358,11 @@ impl Core {
             self.reply(conn, id, mxlock_proto::client::AdminReply::Ok);
         }
         self.out.append(&mut self.member.out);
-        self.out.push_back(Output::Lease { until: None });
+        // After a shutdown what was promised stands: the node stays a member, and its clients' locks are theirs until they
+        // reach the next daemon, or the lease ends.
+        if reason != StopReason::Shutdown {
+            self.out.push_back(Output::Lease { until: None });
+        }
         self.out.push_back(Output::Stop { reason });
         self.stopped = true;
     }
