@@ -65,20 +65,9 @@ fn main() -> ExitCode {
 
     let mut total = Coverage::default();
     let mut failures = 0;
-    for (outcome, minutes) in &outcomes {
+    for (outcome, _) in &outcomes {
         total += outcome.coverage;
-        if let Some(failure) = &outcome.failure {
-            failures += 1;
-            println!(
-                "seed {}: {:?} broken after {}.{:03} s: {}\n  reproduce: mxlock-sim --seed {} --minutes {minutes} --trace",
-                outcome.seed,
-                failure.rule,
-                failure.at / 1_000_000_000,
-                failure.at / 1_000_000 % 1_000,
-                failure.message,
-                outcome.seed,
-            );
-        }
+        failures += u64::from(outcome.failure.is_some());
     }
     print!("{} seeds in {:.1} s\n{}", outcomes.len(), took.as_secs_f64(), total.table());
     if let (Some(seed), [(outcome, _)]) = (args.seed, &outcomes[..]) {
@@ -106,6 +95,18 @@ fn work(args: &Args) -> Result<Vec<(u64, u64)>, String> {
     Ok((from..to).map(|seed| (seed, args.minutes)).collect())
 }
 
+/// Says at once what a seed broke, and how to see it again.
+fn report(outcome: &Outcome, minutes: u64) {
+    let (seed, Some(failure)) = (outcome.seed, &outcome.failure) else { return };
+    println!(
+        "seed {seed}: {:?} broken after {}.{:03} s: {}\n  reproduce: mxlock-sim --seed {seed} --minutes {minutes} --trace",
+        failure.rule,
+        failure.at / 1_000_000_000,
+        failure.at / 1_000_000 % 1_000,
+        failure.message,
+    );
+}
+
 fn run_all(args: &Args, list: &[(u64, u64)]) -> Vec<(Outcome, u64)> {
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
@@ -118,6 +119,7 @@ fn run_all(args: &Args, list: &[(u64, u64)]) -> Vec<(Outcome, u64)> {
                     let stop = failed.load(Ordering::Relaxed) > 0 && !args.keep_going;
                     let Some(&(seed, minutes)) = list.get(at).filter(|_| !stop) else { return };
                     let outcome = run(seed, minutes, args.trace);
+                    report(&outcome, minutes);
                     failed.fetch_add(u64::from(outcome.failure.is_some()), Ordering::Relaxed);
                     outcomes.lock().expect("no thread panics here").push((at, outcome, minutes));
                 }
