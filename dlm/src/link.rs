@@ -249,7 +249,7 @@ mod tests {
             let now = at(100 + round * 60);
             // Drop every third frame, double every fifth.
             for (i, frame) in std::mem::take(&mut wire).into_iter().enumerate() {
-                let copies = if (i as u64 + round) % 3 == 0 { 0 } else { 1 + usize::from(i % 5 == 0) };
+                let copies = if (i as u64 + round).is_multiple_of(3) { 0 } else { 1 + usize::from(i.is_multiple_of(5)) };
                 for _ in 0..copies {
                     if let Ok(Some((epoch, PeerMessage::Join { above }))) =
                         b.receive(now, TIMING, me_b, frame.clone(), &mut back)
@@ -260,7 +260,7 @@ mod tests {
                 }
             }
             for (i, frame) in std::mem::take(&mut back).into_iter().enumerate() {
-                if (i as u64 + round) % 2 == 0 {
+                if (i as u64 + round).is_multiple_of(2) {
                     a.receive(now, TIMING, me_a, frame, &mut wire).unwrap();
                 }
             }
