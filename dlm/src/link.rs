@@ -249,7 +249,8 @@ mod tests {
             let now = at(100 + round * 60);
             // Drop every third frame, double every fifth.
             for (i, frame) in std::mem::take(&mut wire).into_iter().enumerate() {
-                let copies = if (i as u64 + round).is_multiple_of(3) { 0 } else { 1 + usize::from(i.is_multiple_of(5)) };
+                let copies =
+                    if (i as u64 + round).is_multiple_of(3) { 0 } else { 1 + usize::from(i.is_multiple_of(5)) };
                 for _ in 0..copies {
                     if let Ok(Some((epoch, PeerMessage::Join { above }))) =
                         b.receive(now, TIMING, me_b, frame.clone(), &mut back)
