@@ -5,7 +5,7 @@ use super::sector::same_contents;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
 use crate::time::BootTime;
-use mxlock_format::{Epoch, Heartbeat, Incarnation, NodeId, NodeState, View};
+use mxlock_format::{Epoch, Heartbeat, Incarnation, NodeId, NodeState, Phase, View};
 
 impl Cluster {
     pub(super) fn is_me(&self, node: NodeId, incarnation: Incarnation) -> bool {
@@ -95,7 +95,9 @@ impl Cluster {
         } else if mine {
             self.confirm(now, view);
         }
-        if mine && self.standing == Standing::Confirmed && self.resigned_up_to.is_some_and(|up_to| up_to < view.epoch) {
+        // A recovering view is the fruit of this node's own election after it had resigned, in whichever instance.
+        let again = |up_to: Epoch| up_to < view.epoch || view.phase == Phase::Recovering;
+        if mine && self.standing == Standing::Confirmed && self.resigned_up_to.is_some_and(again) {
             self.resigned_up_to = None;
             (self.successor, self.writes_uncertain) = (None, false);
             self.state = NodeState::Member;

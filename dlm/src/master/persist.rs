@@ -406,7 +406,12 @@ impl Master {
             self.log(Event::WriteFailed { slot, fault: fault.to_string() });
         }
         let settling = info.lock.and_then(|lock| self.table.get(lock));
-        if let Some(view) = settling.filter(|view| matches!(view.payload.settling, Settling::Grant { .. })) {
+        // A conversion may have given a mode up, which others have got since: its owner must not believe in it again. It is
+        // asked for again at the next master.
+        let refusable = |view: &LockView<'_, Holder>| {
+            matches!(view.payload.settling, Settling::Grant { .. }) && view.payload.op == 0
+        };
+        if let Some(view) = settling.filter(refusable) {
             let (lock, node, op) = (view.lock, view.payload.node, view.payload.op);
             let why = if fault == IoFault::Expired { Denial::LeaseLost } else { Denial::Io };
             self.deny(node, lock, op, why);

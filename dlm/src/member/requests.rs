@@ -247,15 +247,18 @@ impl Member {
     fn end_waiting(&mut self, id: LockId, why: Denial) {
         let Some(lock) = self.locks.get_mut(&id) else { return };
         let new = lock.granted.is_none();
+        let held = lock.granted;
         let Some(pending) = &mut lock.pending else { return };
         let op = pending.op;
+        // An old master may have carried out what gives a mode up: then the old one is somebody else's.
+        let only_up = held.is_some_and(|held| pending.wanted.covers(held));
         if new {
             // A grant that is under way finds no lock here any more, and the unlock behind it takes it back.
             self.remove(id);
             self.answer(id, op, Answer::Denied(why));
             let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
             self.send_operation(id, UNLOCK_OP, kind);
-        } else if self.reported.is_some() {
+        } else if self.reported.is_some() || !only_up {
             // Only the master knows whether the grant came first.
             pending.cancelled = Some(why);
             self.send_operation(id, op, OperationKind::Cancel);
