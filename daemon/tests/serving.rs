@@ -32,7 +32,7 @@ impl Daemon {
         let made = Command::new(env!("CARGO_BIN_EXE_mxlockd"))
             .arg("format")
             .arg(dir.path().join("lockstate"))
-            .args(["--slots", "256"])
+            .args(["--slots", "4096"])
             .args(timing)
             .output()
             .unwrap();
@@ -286,7 +286,8 @@ fn last_words_count_though_nobody_reads_the_answers() {
     let mut next = daemon.connect();
     next.hello(None).unwrap();
     for (seq, name) in &names {
-        assert!(matches!(next.lock(*seq, name), Answer::Granted(_)), "{name} is still held");
+        let answer = next.lock(*seq, name);
+        assert!(matches!(answer, Answer::Granted(_)), "{name}: {answer:?}\n{}", daemon.log());
     }
 }
 
