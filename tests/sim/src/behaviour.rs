@@ -336,7 +336,9 @@ impl World {
         held.next_op += 1;
         held.cancelled = false;
         let resource = held.resource;
-        let writes = matches!(old, Mode::PW | Mode::EX) && old != mode && old.covers(mode);
+        // Writers of parts may write at once, and then no order of values is promised.
+        let whole = held.range.is_none();
+        let writes = whole && matches!(old, Mode::PW | Mode::EX) && old != mode && old.covers(mode);
         let value = (write && writes && self.believes(client, seq)).then(|| self.oracles.values.write(resource));
         self.set_belief(client, seq, Some(meet(old, mode)));
         let lvb = value.map(Values::bytes);
@@ -350,7 +352,8 @@ impl World {
         let believed = self.believes(client, seq);
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         held.unlocking = true;
-        let writes = matches!(held.told, Some(Mode::PW | Mode::EX)) && held.ops.is_empty();
+        let whole = held.range.is_none();
+        let writes = whole && matches!(held.told, Some(Mode::PW | Mode::EX)) && held.ops.is_empty();
         let resource = held.resource;
         let value = (write && writes && believed).then(|| self.oracles.values.write(resource));
         self.set_belief(client, seq, None);
@@ -422,7 +425,8 @@ impl World {
         let writers: Vec<usize> = self.clients[client]
             .locks
             .iter()
-            .filter(|(_, held)| matches!(held.told, Some(Mode::PW | Mode::EX)) && held.ops.is_empty())
+            .filter(|(_, held)| held.range.is_none() && matches!(held.told, Some(Mode::PW | Mode::EX)))
+            .filter(|(_, held)| held.ops.is_empty())
             .map(|(_, held)| held.resource)
             .collect();
         for resource in writers {
