@@ -92,6 +92,9 @@ impl Master {
         if let Some(holder) = self.table.payload_mut(lock) {
             holder.op = op;
         }
+        // An old master had carried it out, and it is asked for again: there is nothing to wait for.
+        let done = self.table.get(lock).is_some_and(|view| view.granted == Some(mode));
+        let flags = if done { LockFlags::NONE } else { flags };
         match self.table.convert(lock, mode, flags, position, update, &mut self.effects) {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {

@@ -213,6 +213,10 @@ impl World {
                 self.resume(host, run);
             }
             self.power_on(host);
+            if self.hosts[host].daemon.is_none() {
+                // A slot whose owner was replaced while no master lived can be given to nobody: any other will do.
+                self.hosts[host].wish = None;
+            }
             if self.hosts[host].daemon.is_none() && self.hosts[host].starting.is_none() {
                 self.schedule_start(host, now + 10 * MS);
             }
