@@ -103,6 +103,9 @@ fn wellness(world: &World) -> Result<(), String> {
         if !status.members.contains(&daemon.node) {
             return Err(format!("host {host} is not a member"));
         }
+        if status.members.len() != world.hosts.len() {
+            return Err(format!("host {host} still counts nodes that are gone: {:?}", status.members));
+        }
         masters.push(status.master);
     }
     if masters.iter().any(|master| master.is_none() || *master != masters[0]) {
