@@ -1,10 +1,9 @@
 //! The oldest test of a lock, under the worst of circumstances (issue 2).
 
 use mxlock_e2e::referee::Witness;
-use mxlock_e2e::wait::until_true;
 use mxlock_e2e::{Cluster, Setup, alone};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Processes on each of three nodes.
 const PER_NODE: usize = 8;
@@ -16,9 +15,16 @@ fn read(file: &Path) -> Option<u64> {
 }
 
 #[track_caller]
-fn progress(file: &Path, limit: Duration) {
+fn progress(cluster: &Cluster, file: &Path, limit: Duration) {
     let before = read(file).unwrap_or(0);
-    until_true("the number grows", limit, || read(file).is_some_and(|now| now >= before + STEP));
+    let until = Instant::now() + limit;
+    while read(file).is_none_or(|now| now < before + STEP) {
+        if Instant::now() > until {
+            let table = cluster.mxlock(cluster.master(), &["locks"]).out;
+            panic!("the number is {:?}, and was {before}, {limit:?} ago:\n{table}", read(file));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn kill_master(cluster: &mut Cluster) -> usize {
@@ -44,16 +50,16 @@ fn no_update_is_lost_while_masters_die() {
         processes.push(Witness::start(cluster.directory(), &format!("counter-{process}"), &socket, &args));
     }
     let limit = cluster.failover_bound() + Duration::from_secs(20);
-    progress(&file, limit);
+    progress(&cluster, &file, limit);
     for round in 0..rounds {
         let killed = kill_master(&mut cluster);
         if round % 2 == 0 {
             cluster.other_master(killed, limit);
-            progress(&file, limit);
+            progress(&cluster, &file, limit);
         }
         cluster.daemons[killed].start();
         cluster.daemons[killed].ready();
-        progress(&file, limit);
+        progress(&cluster, &file, limit);
     }
     let counted: u64 = processes.into_iter().map(Witness::counted).sum();
     assert_eq!(read(&file), Some(counted), "increments that were made and what is left of them");
