@@ -176,6 +176,11 @@ impl Table {
         self.answer = None;
     }
 
+    /// Whether a lock or request with this number is in the books.
+    pub(crate) fn knows(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+    }
+
     /// Takes in an answer of the daemon. True: the lock was granted too late to be believed and must be unlocked.
     ///
     /// A grant counts only while `now < valid_until` (section 2): this process may have been paused since.

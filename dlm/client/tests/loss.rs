@@ -35,6 +35,20 @@ fn take(client: &Client, conn: &mut Conn, name: &str) -> u64 {
     })
 }
 
+/// A request that was given up while its daemon was down keeps its place from its record. Its grant is handed back, or
+/// nobody would ever get the lock.
+#[test]
+fn a_grant_that_nobody_wants_is_unlocked() {
+    let fake = Fake::new();
+    let (client, mut conn) = fake.client(fake.options(), 7);
+    conn.grant(9, 0, Mode::EX);
+    assert_eq!(client.poll_events(Some(Duration::from_millis(100))).unwrap(), []);
+    let Request::Unlock(unlock) = conn.next() else { panic!() };
+    assert_eq!((unlock.seq, unlock.lvb), (9, None));
+    conn.answer(9, UNLOCK_OP, Answer::Unlocked);
+    assert_eq!(client.poll_events(Some(Duration::from_millis(10))).unwrap(), []);
+}
+
 /// A lost connection: the session is taken up again, held locks are claimed, unanswered operations are repeated with
 /// the same numbers, in their order, with what is left of their time.
 #[test]

@@ -215,6 +215,13 @@ pub enum Answer {
     Unlocked,
 }
 
+impl Answer {
+    /// Whether the lock is held.
+    pub fn is_grant(&self) -> bool {
+        matches!(self, Answer::Granted(_) | Answer::GrantedDemoted(_))
+    }
+}
+
 /// A grant. It counts only while `CLOCK_BOOTTIME < valid_until_ns`, at the moment it is acted on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grant {

@@ -88,7 +88,8 @@ impl Master {
             self.write_later(now, slot);
             slot
         } else {
-            let Some(slot) = self.slots.place(key.1.home_slot(self.slot_count)) else { return false };
+            let home = key.1.home_slot(self.slot_count);
+            let Some(slot) = self.slots.place(home).or_else(|| self.evict_standing()) else { return false };
             slot
         };
         self.slots.set_owner(slot, Owner::Lock(lock));
@@ -307,6 +308,15 @@ impl Master {
             }
             self.write_now(slot);
         }
+    }
+
+    /// In a full table: the slot of a released lock whose record only stands. The new record is written over it.
+    fn evict_standing(&mut self) -> Option<u32> {
+        let idle = |slot: &u32| !self.slots.is_busy(*slot);
+        let slot = self.standing_keys.keys().copied().filter(idle).min()?;
+        self.give_up_standing(slot);
+        self.durable[slot as usize] = None;
+        Some(slot)
     }
 
     /// The record of a slot may not be reused any more.

@@ -62,7 +62,10 @@ impl Member {
                 .filter(|claim| !session.locks.contains(&claim.seq))
                 .map(|claim| claim.seq)
                 .collect();
-            return self.attach(id, conn, lost);
+            let claimed: BTreeSet<u64> = hello.claims.iter().map(|claim| claim.seq).collect();
+            let unclaimed: Vec<u64> = session.locks.difference(&claimed).copied().collect();
+            self.attach(id, conn, lost);
+            return self.tell_again(id, unclaimed);
         }
         // This daemon does not remember it: the master knows from the records (section 6).
         if let Some(claim) = self.claims.get_mut(&id).filter(|claim| claim.process == process) {
@@ -103,6 +106,19 @@ impl Member {
             daemon: self.version.clone(),
         };
         self.out.push_back(Output::Reply { conn, response: Response::Welcome(welcome), valid_until: None });
+    }
+
+    /// Grants that the client does not believe in: their answers were lost, or it has given them up. It takes them or
+    /// unlocks them.
+    fn tell_again(&mut self, session: SessionId, seqs: Vec<u64>) {
+        for seq in seqs {
+            let id = LockId { session, seq };
+            let lock = &self.locks[&id];
+            if lock.granted.is_some() && lock.unlocking.is_none() {
+                let op = lock.last_op;
+                self.answer_granted(id, op, false);
+            }
+        }
     }
 
     /// Sends the questions that could not be sent before.

@@ -321,7 +321,10 @@ impl Session {
             (None, Response::Answer { seq, op, answer }) => {
                 // The promise is judged by the clock as it is now, not as it was when the socket was read.
                 let incarnation = self.incarnation();
-                if self.table.answered(seq, op, answer, boottime_ns(), incarnation) {
+                if answer.is_grant() && !self.table.knows(seq) {
+                    // A request that was given up while the daemon was away, and kept its place from its record.
+                    let _ = self.send(&Request::Unlock(plain_unlock(seq)));
+                } else if self.table.answered(seq, op, answer, boottime_ns(), incarnation) {
                     self.unlock(plain_unlock(seq));
                 }
             }
