@@ -6,6 +6,8 @@
 mod admin;
 mod peers;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use crate::cluster::{Action, Candidate, Cluster};
 use crate::config::Config;

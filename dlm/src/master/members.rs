@@ -230,7 +230,7 @@ impl Master {
         if stand + dropped.len() > 0 {
             self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
         }
-        self.withdraw(now, dropped);
+        self.withdraw(now, dropped, LvbUpdate::Keep);
         self.bequeath(from);
         self.forgive_damage();
         self.run_effects(now);
@@ -260,14 +260,17 @@ impl Master {
     }
 
     /// Takes away locks that their owner says it does not hold: their records are cleared behind.
-    fn withdraw(&mut self, now: Now, mut locks: Vec<LockId>) {
+    fn withdraw(&mut self, now: Now, mut locks: Vec<LockId>, value: LvbUpdate) {
         locks.sort();
         for lock in locks {
-            if let Ok(removed) = self.table.unlock(lock, LvbUpdate::Keep, &mut self.effects) {
+            if let Ok(removed) = self.table.unlock(lock, value.clone(), &mut self.effects) {
                 let slot = removed.payload.slot;
                 if slot != NO_SLOT {
                     self.slots.set_owner(slot, Owner::Clearing);
                     self.write_later(now, slot);
+                }
+                if removed.lvb == LvbTransfer::Written {
+                    self.refresh_values(now, &removed.resource);
                 }
             }
         }
@@ -365,7 +368,8 @@ impl Master {
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
         }
         self.log(Event::ClaimsJudged { node: from, standing: told.len() as u64, released: unwanted.len() as u64 });
-        self.withdraw(now, unwanted);
+        // Its daemon has lost its memory, and with it a value that an unlock was to write.
+        self.withdraw(now, unwanted, LvbUpdate::Invalidate);
         self.send(from, PeerMessage::Claimed(ClaimVerdict { session, standing: told, known: true }));
         self.forgive_damage();
     }
