@@ -73,6 +73,7 @@ pub struct RunArgs {
     /// Name of the lockspace [default: default]
     #[arg(long, value_name = "NAME")]
     pub lockspace: Option<String>,
+    #[allow(rustdoc::invalid_html_tags)] // it is a help text, not HTML
     /// The lockstate: a file, a block device, or a mount point, which means <mount>/.mxfs/lockstate
     #[arg(long, value_name = "PATH")]
     pub lockstate: Option<PathBuf>,
