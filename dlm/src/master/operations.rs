@@ -20,6 +20,9 @@ impl Master {
             OperationKind::Lock(new) => self.request(now, from, incarnation, lock, op, *new),
             OperationKind::Convert { mode, flags, lvb } => self.convert(now, from, lock, op, mode, flags, lvb),
             OperationKind::Unlock { lvb, invalidate_lvb, answer } => {
+                if lvb.is_some() || invalidate_lvb {
+                    self.doubt_unseen_holder(now, incarnation, lock);
+                }
                 self.unlock(now, from, lock, lvb, invalidate_lvb, answer);
             }
             OperationKind::Cancel => self.cancel(now, from, lock, op),
@@ -147,6 +150,21 @@ impl Master {
             }
         } else if answer {
             self.outcome(node, lock, op, OutcomeResult::Unlocked);
+        }
+    }
+
+    /// A session that came back with its daemon's memory gone gives a value for a lock that its record shows as waiting: it
+    /// was granted at memory speed, and this is its end. Others may have got the lock since, so the value cannot be
+    /// written, and the one before it is not the last (I9).
+    fn doubt_unseen_holder(&mut self, now: Now, incarnation: Incarnation, lock: LockId) {
+        let Some(view) = self.table.get(lock) else { return };
+        if view.granted.is_some() || view.payload.incarnation == incarnation {
+            return;
+        }
+        let resource = view.resource.clone();
+        if self.table.lvb(&resource).is_some() {
+            self.table.update_value(&resource, LvbUpdate::Invalidate);
+            self.refresh_values(now, &resource);
         }
     }
 
