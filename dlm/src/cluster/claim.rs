@@ -58,7 +58,7 @@ pub enum ClaimError {
         host: String,
     },
     /// Exit code 65.
-    #[error("the heartbeat sector of slot {node} is damaged ({reason}): run 'mxlock repair' with the cluster stopped")]
+    #[error("the heartbeat sector of slot {node} is damaged ({reason}): take another slot (--node), or let the daemon that owns it write it anew")]
     Damaged {
         /// The slot.
         node: NodeId,
