@@ -58,7 +58,9 @@ pub enum ClaimError {
         host: String,
     },
     /// Exit code 65.
-    #[error("the heartbeat sector of slot {node} is damaged ({reason}): take another slot (--node), or let the daemon that owns it write it anew")]
+    #[error(
+        "the heartbeat sector of slot {node} is damaged ({reason}): take another slot (--node), or let the daemon that owns it write it anew"
+    )]
     Damaged {
         /// The slot.
         node: NodeId,
