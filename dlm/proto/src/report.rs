@@ -55,8 +55,8 @@ pub struct Status {
     pub lease_left_ms: Option<u64>,
     /// `advisory` while no fence agent, reservation or watchdog is in force.
     pub protection: String,
-    /// Upper bound of a failover, and how it is made up.
-    pub failover_bound_ms: u64,
+    /// Upper bound of a failover, and how it is made up; `None`: it waits for the operator.
+    pub failover_bound_ms: Option<u64>,
     pub failover_formula: String,
     /// What is blocked and why, one sentence each.
     pub blocked: Vec<String>,

@@ -63,11 +63,11 @@ impl Core {
         }
         let (bound, formula) = if self.config.fence_wait {
             (
-                u64::from(timing.dead_ms) + 2 * u64::from(timing.renew_ms) + FAILOVER_SLACK_MS,
+                Some(u64::from(timing.dead_ms) + 2 * u64::from(timing.renew_ms) + FAILOVER_SLACK_MS),
                 "D + 2R + 3 s (dead time, two renewals, recovery)".to_owned(),
             )
         } else {
-            (u64::MAX, "none: waits for 'mxlock fence-ack' (method 'wait' is not listed)".to_owned())
+            (None, "no bound: it waits for 'mxlock fence-ack' (method 'wait' is not listed)".to_owned())
         };
         Status {
             lockspace: superblock.lockspace.clone(),

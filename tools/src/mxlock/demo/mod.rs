@@ -97,7 +97,7 @@ fn story(cluster: &mut Cluster, teller: &Teller) -> Result<Verdict, Failure> {
     teller.say(&super::report::nodes(&cluster.nodes(0)?))?;
 
     let status = cluster.status(0)?;
-    let bound = Duration::from_millis(status.failover_bound_ms);
+    let bound = Duration::from_millis(status.failover_bound_ms.unwrap_or(u64::MAX));
     let master = status.master.ok_or_else(|| wrong("the cluster is ready without a master"))?;
     let survivor = NodeId::all().find(|&node| node != master).expect("there are 64 nodes").index();
 
@@ -167,7 +167,7 @@ fn story(cluster: &mut Cluster, teller: &Teller) -> Result<Verdict, Failure> {
         new_master,
         failover_ms: failover.as_millis() as u64,
         purge_ms: purge.as_millis() as u64,
-        failover_bound_ms: status.failover_bound_ms,
+        failover_bound_ms: status.failover_bound_ms.unwrap_or(u64::MAX),
         increments,
     })
 }

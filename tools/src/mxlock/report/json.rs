@@ -31,7 +31,7 @@ pub(in crate::mxlock) struct StatusJson<'a> {
     timing: Timing,
     lease_left_ms: Option<u64>,
     protection: &'a str,
-    failover_bound_ms: u64,
+    failover_bound_ms: Option<u64>,
     failover_formula: &'a str,
     blocked: &'a [String],
     warnings: &'a [String],

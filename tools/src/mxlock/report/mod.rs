@@ -29,7 +29,8 @@ pub(super) fn status(status: &Status) -> String {
     facts.add("lease", status.lease_left_ms.map_or("lost".to_owned(), |left| format!("{} left", duration_ms(left))));
     facts.add("timing", timing(&status.timing));
     facts.add("protection", &status.protection);
-    facts.add("failover", format!("within {} ({})", duration_ms(status.failover_bound_ms), status.failover_formula));
+    let bound = status.failover_bound_ms.map(|ms| format!("within {} ({})", duration_ms(ms), status.failover_formula));
+    facts.add("failover", bound.unwrap_or_else(|| status.failover_formula.clone()));
     facts.add(
         "locks",
         format!("{} held, {} waiting, {} orphans", status.locks_held, status.locks_waiting, status.orphans),

@@ -27,7 +27,7 @@ fn example() -> Status {
         timing: Timing::FAST,
         lease_left_ms: Some(6_500),
         protection: "advisory".to_owned(),
-        failover_bound_ms: 19_000,
+        failover_bound_ms: Some(19_000),
         failover_formula: "D + 2R".to_owned(),
         blocked: vec![],
         locks_held: 3,
