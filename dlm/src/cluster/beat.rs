@@ -1,7 +1,7 @@
 //! What one turn of the heartbeat thread means (DESIGN sections 4 and 5).
 
 use super::agreement::{Right, Step};
-use super::claim::{Watch, newest_view};
+use super::claim::{GoodBeat, Watch, newest_view};
 use super::fence::Verdict;
 use super::liveness::Pulse;
 use super::sector::Found;
@@ -77,7 +77,7 @@ impl Cluster {
             self.learn(now, view, false);
         }
         if let Some(write) = write.filter(|_| good && wrote) {
-            self.good_beat(write.image, issued, ended);
+            self.good_beat(write.image, GoodBeat { started: write.started, issued, ended });
         }
         self.report_silence();
         if good && wrote && write.is_some_and(|write| self.proposer.is_answered_by(write.image)) {
@@ -97,7 +97,7 @@ impl Cluster {
     /// The slot is not written yet: look whether it may be.
     fn watch_slot(&mut self) {
         let node = self.node();
-        match self.claim.watch(&self.region, self.liveness.is_dead(node)) {
+        match self.claim.watch(&self.region, self.liveness.is_dead(node), self.lease.length()) {
             Watch::Wait => {}
             Watch::Busy { host } => self.stop(StopReason::SlotBusy { host }),
             Watch::Damaged => self.stop(StopReason::SectorChanged),
@@ -127,9 +127,9 @@ impl Cluster {
     }
 
     /// Written, and found as written.
-    fn good_beat(&mut self, image: ImageId, issued: BootTime, ended: BootTime) {
+    fn good_beat(&mut self, image: ImageId, beat: GoodBeat) {
         self.late_warned = false;
-        if self.claim.good_beat(issued, ended, self.renew, self.dead) {
+        if self.claim.good_beat(beat, self.renew, self.dead) {
             let node = self.node();
             self.actions.push_back(Action::SlotConfirmed);
             self.log(Event::SlotConfirmed { node });
@@ -154,7 +154,7 @@ impl Cluster {
                 }
             }
             Standing::Wanting { above, lost_at } => {
-                if above.is_none() && self.claim.is_confirmed() && issued >= lost_at {
+                if above.is_none() && self.claim.is_confirmed() && beat.issued >= lost_at {
                     let epochs = self.region.iter().flatten().map(|other| other.epoch.max(other.block.instance));
                     // Over the link it may have been told of a view that no sector shows yet.
                     let above = epochs.chain(self.view.map(|view| view.epoch)).max().unwrap_or_default();

@@ -4,6 +4,7 @@ use super::liveness::Pulse;
 use crate::io::Region;
 use crate::time::BootTime;
 use mxlock_format::{Heartbeat, NodeId, NodeSet, NodeState, Uuid, View};
+use std::ops::Range;
 use std::time::Duration;
 
 /// A slot that may be tried.
@@ -145,10 +146,22 @@ fn judge(heartbeat: &Heartbeat, kept: NodeSet, node_uuid: Uuid, boot_id: Uuid) -
 enum Stage {
     /// Only reading. `first`: the sector as it was when the slot was chosen.
     Watching { first: Pulse },
-    /// Written; read back since then, or not yet. `looked`: a read at the end of the two periods was asked for.
-    Confirming { since: Option<BootTime>, looked: bool },
+    /// Written; read back since then, or not yet. `successor`: the lease that the former daemon of this boot had.
+    /// `looked`: a read at the end of the two periods was asked for.
+    Confirming { successor: Option<Range<BootTime>>, since: Option<BootTime>, looked: bool },
     /// Ours.
     Confirmed,
+}
+
+/// The times of a beat whose write was found by its read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GoodBeat {
+    /// When its write began.
+    pub started: BootTime,
+    /// When its read was issued.
+    pub issued: BootTime,
+    /// When its read ended.
+    pub ended: BootTime,
 }
 
 /// What a read means for a claim that has not written yet.
@@ -170,6 +183,7 @@ pub(super) enum Watch {
 pub(super) struct Claim {
     candidate: Candidate,
     node_uuid: Uuid,
+    boot_id: Uuid,
     stage: Stage,
     /// No ballot before, because the slot was another's. `None` until the first good beat.
     votes_from: Option<BootTime>,
@@ -178,14 +192,15 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    pub(super) fn new(candidate: Candidate, node_uuid: Uuid, region: &Region) -> Claim {
+    pub(super) fn new(candidate: Candidate, node_uuid: Uuid, boot_id: Uuid, region: &Region) -> Claim {
         let sector = &region[candidate.node.index()];
         let first = sector.as_ref().map_or(Pulse { incarnation: Default::default(), hb_seq: 0 }, Pulse::of);
-        Claim { candidate, node_uuid, stage: Stage::Watching { first }, votes_from: None, fresh_lockstate: false }
+        let stage = Stage::Watching { first };
+        Claim { candidate, node_uuid, boot_id, stage, votes_from: None, fresh_lockstate: false }
     }
 
-    /// A read while nothing has been written yet. `unchanged_for_dead_time`: liveness's word on the own slot.
-    pub(super) fn watch(&mut self, region: &Region, unchanged_for_dead_time: bool) -> Watch {
+    /// A read while nothing has been written yet. `unchanged_for_dead_time`: liveness's word on the own slot. `lease`: L.
+    pub(super) fn watch(&mut self, region: &Region, unchanged_for_dead_time: bool, lease: Duration) -> Watch {
         let Stage::Watching { first } = &mut self.stage else { return Watch::Wait };
         let Ok(sector) = &region[self.candidate.node.index()] else { return Watch::Damaged };
         let view = newest_view(region);
@@ -193,7 +208,7 @@ impl Claim {
         let kept = view.is_some_and(|view| NodeSet(view.members.0 | view.owed.0).contains(self.candidate.node));
         let still = match self.candidate.kind {
             // The old daemon of this boot may have written until its guard was released.
-            ClaimKind::OwnSameBoot => sector.node_uuid == self.node_uuid,
+            ClaimKind::OwnSameBoot => (sector.node_uuid, sector.boot_id) == (self.node_uuid, self.boot_id),
             ClaimKind::OwnOtherBoot => !changed,
             ClaimKind::Free => !changed && !kept && !sector.state.is_active(),
             ClaimKind::Foreign { .. } => !changed && !kept,
@@ -205,19 +220,29 @@ impl Claim {
             return Watch::Wait;
         }
         self.fresh_lockstate = view.is_none();
-        self.stage = Stage::Confirming { since: None, looked: false };
+        let same_boot = self.candidate.kind == ClaimKind::OwnSameBoot;
+        let last = BootTime(sector.boottime_ns);
+        let successor = same_boot.then(|| last..last + lease);
+        self.stage = Stage::Confirming { successor, since: None, looked: false };
         Watch::Take
     }
 
     /// A beat whose write and read were good. True when the slot has just been confirmed: read back over two
-    /// heartbeat periods.
-    pub(super) fn good_beat(&mut self, issued: BootTime, ended: BootTime, renew: Duration, dead: Duration) -> bool {
-        let Stage::Confirming { since, .. } = &mut self.stage else { return false };
+    /// heartbeat periods; or at once, where the write began within the lease of the former daemon of this boot. Then the
+    /// sector has changed before anyone can have found it unchanged for D, so nobody is about to take it, and the
+    /// guard keeps other daemons of this host away (docs/decisions/007).
+    pub(super) fn good_beat(&mut self, beat: GoodBeat, renew: Duration, dead: Duration) -> bool {
+        let Stage::Confirming { successor, since, .. } = &mut self.stage else { return false };
+        let GoodBeat { started, issued, ended } = beat;
         let Some(since) = *since else {
             *since = Some(ended);
             let wait = self.candidate.kind.was_anothers() && !self.fresh_lockstate;
             self.votes_from = Some(if wait { ended + dead } else { ended });
-            return false;
+            let confirmed = successor.as_ref().is_some_and(|lease| lease.contains(&started));
+            if confirmed {
+                self.stage = Stage::Confirmed;
+            }
+            return confirmed;
         };
         if issued < since + renew * 2 {
             return false;
@@ -230,7 +255,7 @@ impl Claim {
     /// daemon that was restarted may have lost their lease.
     pub(super) fn periods_end(&self, renew: Duration) -> Option<BootTime> {
         match self.stage {
-            Stage::Confirming { since: Some(since), looked: false } => Some(since + renew * 2),
+            Stage::Confirming { since: Some(since), looked: false, .. } => Some(since + renew * 2),
             _ => None,
         }
     }

@@ -16,6 +16,10 @@ impl Lease {
         Lease { length, written: None, read: None }
     }
 
+    pub(super) fn length(&self) -> Duration {
+        self.length
+    }
+
     /// A heartbeat write that succeeded began at `started`. The start counts, not the end: others may have seen the
     /// value as soon as it began, and count their D from there.
     pub(super) fn wrote(&mut self, started: BootTime) {

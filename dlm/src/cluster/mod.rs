@@ -63,7 +63,7 @@ pub enum Action {
     },
     /// Begin a beat at once: something is to be seen on disk.
     Look,
-    /// The slot was read back over two heartbeat periods: it is ours.
+    /// The slot was read back, for as long as its claim asks: it is ours.
     SlotConfirmed,
     /// A committed view that is newer than all before; ascending, but epochs may be skipped.
     ViewLearned {
@@ -221,7 +221,7 @@ impl Cluster {
             rng: Rng::new(config.seed),
             now,
             stopped: false,
-            claim: Claim::new(candidate, config.node_uuid, region),
+            claim: Claim::new(candidate, config.node_uuid, config.boot_id, region),
             sector: OwnSector::default(),
             lease: Lease::new(lease),
             liveness: Liveness::new(renew, dead),

@@ -107,6 +107,44 @@ fn a_slot_is_confirmed_when_the_two_periods_end() {
     assert!(bench.cluster.is_slot_confirmed());
 }
 
+/// Own slot, same boot: confirmed by the first read that shows the claim, if that was written within the lease of the
+/// former daemon. Afterwards, and for any other slot, it takes the two periods (docs/decisions/007).
+#[test]
+fn a_restart_within_the_lease_is_confirmed_at_once() {
+    let confirmed = |kind: ClaimKind, down_ms: u64| {
+        let members: &[u32] = if kind == ClaimKind::Free { &[1] } else { &[0, 1] };
+        let mut disk = with_view(view(110, 1, members));
+        let own = disk[0].as_mut().unwrap();
+        (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - down_ms).0);
+        if kind == ClaimKind::Free {
+            own.state = NodeState::Left;
+        }
+        let mut bench = Bench::with(&config(0, 0, 1_000), kind, disk);
+        bench.beat();
+        bench.beat();
+        assert!(bench.image.is_some());
+        let at_once = bench.cluster.is_slot_confirmed();
+        bench.run_with(2 * R, |bench| bench.beats(1));
+        assert!(bench.cluster.is_slot_confirmed());
+        at_once
+    };
+    assert!(confirmed(ClaimKind::OwnSameBoot, L - 1));
+    assert!(!confirmed(ClaimKind::OwnSameBoot, L));
+    assert!(!confirmed(ClaimKind::Free, 1));
+}
+
+/// A restarted daemon is a member again, and a master that was restarted is master again, well before the leases of
+/// its clients end: they keep their locks (section 6).
+#[test]
+fn a_restarted_master_stands_before_its_clients_lose_their_lease() {
+    let mut disk = with_view(view(110, 0, &[0]));
+    let own = disk[0].as_mut().unwrap();
+    (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - R).0);
+    let mut bench = Bench::with(&config(0, 0, 1_000), ClaimKind::OwnSameBoot, disk);
+    bench.run(R);
+    assert!(bench.cluster.is_master(bench.now()) && bench.cluster.is_member());
+}
+
 /// The first write does not wait for the next tick, also where a view was found, which by itself is no news in a hurry.
 #[test]
 fn a_claim_is_written_at_once() {
@@ -157,7 +195,7 @@ fn the_first_write_carries_block_and_view() {
     let mut disk = with_view(view(110, 1, &[0, 1]));
     let block = Block { instance: Epoch(112), promised: Ballot(128), accepted: Ballot(64), value: Some(newest) };
     let own = disk[0].as_mut().unwrap();
-    (own.node_uuid, own.block) = (uuid(0), block);
+    (own.node_uuid, own.boot_id, own.block) = (uuid(0), BOOT, block);
     set_view(disk[1].as_mut().unwrap(), newest);
     let mut bench = Bench::with(&config(0, 0, 1_000), ClaimKind::OwnSameBoot, disk);
     bench.beat();

@@ -47,7 +47,8 @@ fn uncertain_writes_are_waited_for() {
 fn a_restart_does_not_make_writes_certain() {
     let mut disk = with_view(view(110, 0, &[0]));
     let own = disk[0].as_mut().unwrap();
-    (own.node_uuid, own.state, own.writes_uncertain) = (uuid(0), NodeState::Resigned, true);
+    (own.node_uuid, own.boot_id) = (uuid(0), BOOT);
+    (own.state, own.writes_uncertain) = (NodeState::Resigned, true);
     let mut bench = Bench::with(&config(0, 0, 1_000), ClaimKind::OwnSameBoot, disk);
     bench.run(D - R / 4);
     assert!(bench.own().writes_uncertain && !bench.cluster.is_master(bench.now()));
