@@ -1,6 +1,6 @@
 //! What one turn of the heartbeat thread means (DESIGN sections 4 and 5).
 
-use super::agreement::{Right, Step};
+use super::agreement::{Right, Step, blocks};
 use super::claim::{GoodBeat, Watch, newest_view};
 use super::fence::Verdict;
 use super::liveness::Pulse;
@@ -181,7 +181,7 @@ impl Cluster {
             self.log(Event::ElectionLost { epoch: instance });
             return;
         }
-        match self.proposer.on_read(&self.region) {
+        match self.proposer.on_read(blocks(&self.region)) {
             Step::Publish { adopted } => {
                 if let Some(from) = adopted.filter(|&from| from != self.node()) {
                     self.log(Event::ValueAdopted { epoch: instance, from });

@@ -16,7 +16,7 @@
 //! | `policy` | who proposes which view, and when |
 //! | `beat` | what one turn of the heartbeat thread means |
 
-mod agreement;
+pub mod agreement;
 mod beat;
 mod claim;
 mod fence;

@@ -1,6 +1,6 @@
 //! Who proposes which view, and when (DESIGN section 4, "Who may propose").
 
-use super::agreement::Right;
+use super::agreement::{Right, blocks};
 use super::fence::Verdict;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, GoneReason};
@@ -141,7 +141,7 @@ impl Cluster {
 
     fn propose(&mut self, view: View, right: Right) {
         self.stand_at = None;
-        if self.proposer.begin(&self.region, view, right) {
+        if self.proposer.begin(blocks(&self.region), view, right) {
             self.flush(true);
         }
     }
