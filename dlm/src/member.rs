@@ -61,6 +61,14 @@ struct Pending {
     deadline: Option<BootTime>,
     /// What a cancelled conversion is answered with.
     cancelled: Option<Denial>,
+    /// A master was asked: it may have carried it out.
+    sent: bool,
+}
+
+impl Pending {
+    fn new(op: u32, wanted: Mode, flags: LockFlags, order: u64, deadline: Option<BootTime>) -> Pending {
+        Pending { op, wanted, flags, lvb: None, position: None, order, deadline, cancelled: None, sent: false }
+    }
 }
 
 /// An unlock that waits for the master.
@@ -69,6 +77,8 @@ struct Unlocking {
     lvb: Option<Vec<u8>>,
     invalidate_lvb: bool,
     order: u64,
+    /// A master was asked: it may have carried it out.
+    sent: bool,
 }
 
 /// A lock as its owner's side knows it.
@@ -280,10 +290,18 @@ impl Member {
 
     /// Sends an operation to the master, if this node has reported to it; if not, it is sent after the report.
     fn send_operation(&mut self, lock: LockId, op: u32, kind: OperationKind) {
-        if self.reported.is_some() {
-            let operation = mxlock_proto::peer::Operation { lock, op, kind };
-            self.to_master.push_back(PeerMessage::Operation(operation));
+        if self.reported.is_none() {
+            return;
         }
+        if let Some(owned) = self.locks.get_mut(&lock) {
+            match (&mut owned.unlocking, &mut owned.pending) {
+                (Some(unlocking), _) if op == UNLOCK_OP => unlocking.sent = true,
+                (_, Some(pending)) if op == pending.op => pending.sent = true,
+                _ => {}
+            }
+        }
+        let operation = mxlock_proto::peer::Operation { lock, op, kind };
+        self.to_master.push_back(PeerMessage::Operation(operation));
     }
 
     fn tell_presence(&mut self, session: SessionId, presence: Presence) {

@@ -398,9 +398,10 @@ impl Table {
             .filter_map(|(&seq, entry)| {
                 let held = entry.held.as_ref()?;
                 let (resource, range) = (entry.resource.clone(), entry.range);
-                // A conversion under way may be settled already: what is left of the mode in any case is claimed.
+                // What is under way may be settled already: what is left of the mode in any case is claimed.
                 let mode = entry.pending.iter().fold(held.mode, |mode, pending| match &pending.request {
                     Request::Convert(convert) => common(mode, convert.mode),
+                    Request::Unlock(_) => Mode::NL,
                     _ => mode,
                 });
                 Some(Claim { seq, resource, range, mode, token: held.token })

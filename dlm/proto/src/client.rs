@@ -64,7 +64,8 @@ pub struct Claim {
     pub resource: Resource,
     /// The part of it.
     pub range: Option<ByteRange>,
-    /// The mode that was granted last.
+    /// The mode that was granted last, or what is left of it in any case: while it is being converted, what both modes
+    /// permit; while it is being unlocked, NL.
     pub mode: Mode,
     /// The token of the grant.
     pub token: Token,

@@ -230,7 +230,8 @@ impl Master {
         if stand + dropped.len() > 0 {
             self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
         }
-        self.withdraw(now, dropped, LvbUpdate::Keep);
+        // Their owner ended them without an answer, perhaps by a death.
+        self.withdraw(now, dropped, LvbUpdate::Invalidate);
         self.bequeath(from);
         self.forgive_damage();
         self.run_effects(now);
@@ -295,10 +296,17 @@ impl Master {
         if !waits_here && !super::rebuild::keep_pending(&mut reported) {
             return;
         }
-        if !self.table.contains(lock) && reported.releasing {
-            // It was released before, and its unlock is being sent again.
-            return;
+        // What was asked of an earlier master is over (section 6): see `give_up`.
+        let left = super::rebuild::give_up(&mut reported);
+        if left.value_doubtful {
+            self.doubt_value(now, &reported.resource);
         }
+        if left.nothing {
+            let known = self.table.contains(lock).then_some(lock);
+            let known = known.or_else(|| self.possible_like(lock.session, &reported.resource, range));
+            return self.withdraw(now, known.into_iter().collect(), LvbUpdate::Invalidate);
+        }
+        let done = super::rebuild::take_done(&mut reported);
         if !self.table.contains(lock) {
             match self.possible_like(lock.session, &reported.resource, range) {
                 Some(known) => {
@@ -312,7 +320,7 @@ impl Master {
                     self.restore_reported(from, incarnation, reported, NO_SLOT);
                     self.place(now, lock);
                     self.settle(now, lock);
-                    return;
+                    return self.answer_done(lock, done);
                 }
             }
         }
@@ -327,6 +335,15 @@ impl Master {
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
         let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
         self.settle(now, lock);
+        self.answer_done(lock, done);
+    }
+
+    /// The value of a resource may not be the last that was written (I9).
+    pub(super) fn doubt_value(&mut self, now: Now, resource: &Resource) {
+        if self.table.lvb(resource).is_some() {
+            self.table.update_value(resource, LvbUpdate::Invalidate);
+            self.refresh_values(now, resource);
+        }
     }
 
     /// A session that its daemon does not remember: which of its locks stand?
@@ -389,6 +406,7 @@ impl Master {
             return None;
         }
         let (slot, granted) = (view.payload.slot, view.granted);
+        let writer = Self::may_write_value(granted) || Self::may_write_value(view.wanted);
         if known != lock {
             self.table.rename(known, lock).ok()?;
             if slot != NO_SLOT {
@@ -399,8 +417,14 @@ impl Master {
         // The record keeps the old incarnation: until its daemon lists the session in a report, nobody may take its silence
         // about the lock for a word.
         holder.token = holder.token.max(claim.token);
-        // A down-conversion that was asked for and may write a value comes again: until then the lock keeps its mode.
-        let kept = granted.filter(|granted| known == lock && granted.covers(claim.mode)).unwrap_or(claim.mode);
+        // A down-conversion that was asked for comes again: until then the lock keeps its mode. One that gave up PW or EX,
+        // or an unlock, may have been carried out by an earlier master, and others have written values since (I9).
+        let gave_up = writer && !Self::may_write_value(Some(claim.mode));
+        let kept = granted.filter(|granted| known == lock && !gave_up && granted.covers(claim.mode));
+        let kept = kept.unwrap_or(claim.mode);
+        if gave_up {
+            self.doubt_value(now, &claim.resource);
+        }
         let _ = self.table.restate(lock, Some(kept), None, Standing::Confirmed, &mut self.effects);
         if slot != NO_SLOT {
             self.write_later(now, slot);

@@ -137,6 +137,10 @@ impl Master {
         if clear_first && slot != NO_SLOT && view.granted.is_some() {
             return self.clear_then_release(now, lock, update, answer);
         }
+        if update == LvbUpdate::Invalidate && !answer && self.leaves_a_value(&view) {
+            // Nobody will ask for this again: the value is marked before the record that could tell of it goes.
+            return self.purge(now, vec![lock], None);
+        }
         let Ok(removed) = self.table.unlock(lock, update, &mut self.effects) else {
             // Only a value of a wrong length is refused, and the member checked it.
             return self.deny(node, lock, op, Denial::Invalid);
@@ -153,6 +157,13 @@ impl Master {
         }
     }
 
+    /// Whether a holder that may have been changing a value leaves others behind that carry it.
+    fn leaves_a_value(&self, view: &LockView<'_, Holder>) -> bool {
+        Self::may_write_value(view.granted)
+            && self.table.lvb(view.resource).is_some()
+            && self.table.locks_on(view.resource).nth(1).is_some()
+    }
+
     /// A session that came back with its daemon's memory gone gives a value for a lock that its record shows as waiting: it
     /// was granted at memory speed, and this is its end. Others may have got the lock since, so the value cannot be
     /// written, and the one before it is not the last (I9).
@@ -162,10 +173,7 @@ impl Master {
             return;
         }
         let resource = view.resource.clone();
-        if self.table.lvb(&resource).is_some() {
-            self.table.update_value(&resource, LvbUpdate::Invalidate);
-            self.refresh_values(now, &resource);
-        }
+        self.doubt_value(now, &resource);
     }
 
     /// A PERSISTENT lock is released only after its record was cleared (section 7).

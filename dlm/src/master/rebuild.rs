@@ -10,7 +10,7 @@ use crate::slots::Owner;
 use crate::table::{LvbUpdate, Restored, Standing};
 use mxlock_format::{LockRecord, LockState, Lvb, LvbSequence, RECORD_BYTES};
 use mxlock_proto::LockFlags;
-use mxlock_proto::peer::{Presence, ReportedLock};
+use mxlock_proto::peer::{Pending, Presence, ReportedLock};
 
 /// What a recovery has found out.
 pub(super) struct Found {
@@ -64,13 +64,6 @@ impl Word {
             {
                 pending.position = record.queue_position;
             }
-            // A down-conversion that the old master had carried out, though its answer was lost.
-            if let Some((_, _, lock)) = self.said.get_mut(&record.lock)
-                && record.state == LockState::Granted
-                && gives_up(lock) == Some(record.mode)
-            {
-                lock.granted = Some(record.mode);
-            }
             return true;
         }
         false
@@ -82,12 +75,47 @@ impl Word {
     }
 
     /// The record is of an earlier lock of the same session on the same resource and range, and stands for a later one
-    /// (section 7).
-    fn takes_by_place(&mut self, slot: u32, record: &LockRecord) {
+    /// (section 7). Whether there is one.
+    fn takes_by_place(&mut self, slot: u32, record: &LockRecord) -> bool {
         let key = (record.lock.session, record.resource.clone(), record.range.unwrap_or(ByteRange::ALL));
         let ids = self.by_place.get(&key).into_iter().flatten();
-        if let Some(lock) = ids.copied().find(|id| !self.slot_of.contains_key(id)) {
-            self.slot_of.insert(lock, slot);
+        let lock = ids.copied().find(|id| !self.slot_of.contains_key(id));
+        lock.map(|lock| self.slot_of.insert(lock, slot)).is_some()
+    }
+
+    /// Locks with what their owners gave up of them counted as gone, and the resources whose value is doubtful for it.
+    fn settle_given_up(&mut self) -> Vec<Resource> {
+        let mut doubtful = Vec::new();
+        self.said.retain(|_, (_, _, lock)| {
+            let left = give_up(lock);
+            doubtful.extend(left.value_doubtful.then(|| lock.resource.clone()));
+            !left.nothing
+        });
+        self.settle_swaps();
+        doubtful
+    }
+
+    /// PR and CW permit neither what the other does. Whether the old master carried such a conversion out shows in what
+    /// it gave to others afterwards.
+    fn settle_swaps(&mut self) {
+        let mut swaps: Vec<(Token, LockId)> = self
+            .said
+            .values()
+            .filter(|(_, _, lock)| swapped(lock).is_some())
+            .map(|(_, _, lock)| (lock.token, lock.lock))
+            .collect();
+        swaps.sort();
+        for (_, id) in swaps {
+            let (_, _, lock) = &self.said[&id];
+            let span = lock.range.unwrap_or(ByteRange::ALL);
+            let taken = self.said.values().any(|(_, _, other)| {
+                let clash = other.granted.zip(lock.granted).is_some_and(|(theirs, mine)| !theirs.compatible(mine));
+                let meet = other.range.unwrap_or(ByteRange::ALL).overlaps(span);
+                other.lock != id && other.resource == lock.resource && meet && clash
+            });
+            if taken && let Some((_, _, lock)) = self.said.get_mut(&id) {
+                lock.granted = swapped(lock);
+            }
         }
     }
 }
@@ -123,15 +151,20 @@ impl Master {
             }
             !named
         });
+        doubtful.extend(word.settle_given_up());
         for (slot, record) in records {
             let held = record.state != LockState::Waiting;
+            let writer = Self::may_write_value(Some(record.mode.max(record.wanted)));
             if word.speaks_for(&record) {
-                word.takes_by_place(slot, &record);
+                // Its owner ended it, and the old master may have died before it heard how: perhaps by a death.
+                if !word.takes_by_place(slot, &record) && writer {
+                    doubtful.push(record.resource.clone());
+                }
             } else if self.members.contains(record.owner) {
                 possible_holders += u64::from(self.restore_record(now, slot, record, Standing::Possible));
             } else {
                 // A dead node may have been changing the value (section 5).
-                if Self::may_write_value(Some(record.mode.max(record.wanted))) {
+                if writer {
                     doubtful.push(record.resource.clone());
                 }
                 if record.persistent && held {
@@ -139,28 +172,9 @@ impl Master {
                 }
             }
         }
-        let mut newest: BTreeMap<&Resource, LvbSequence> = BTreeMap::new();
-        for (resource, lvb) in &values {
-            let known = newest.entry(resource).or_default();
-            *known = (*known).max(lvb.sequence);
-        }
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
-            // An unlock that the old master carried out, but whose answer was lost, must not be carried out again: the
-            // value that it wrote would come back over newer ones. Its record is gone, or somebody wrote a value since.
-            let wrote = lock.lvb.as_ref().map(|lvb| lvb.sequence);
-            let written_since = newest.get(&lock.resource).copied() > wrote;
-            if lock.releasing && (!word.slot_of.contains_key(&id) || written_since) {
-                // Nor is it known whether the value had reached a record before the old master died.
-                if Self::may_write_value(lock.granted) {
-                    doubtful.push(lock.resource);
-                }
-                continue;
-            }
-            // The same for a down-conversion that writes a value: asked for again, it finds nothing more to write.
-            if let Some(mode) = gives_up(&lock).filter(|_| written_since) {
-                lock.granted = Some(mode);
-            }
+            let done = take_done(&mut lock);
             if !keep_pending(&mut lock) {
                 continue;
             }
@@ -168,6 +182,7 @@ impl Master {
             waiters += u64::from(lock.pending.is_some());
             let slot = word.slot_of.get(&id).copied().unwrap_or(NO_SLOT);
             self.restore_reported(node, incarnation, lock, slot);
+            self.answer_done(id, done);
         }
         for (resource, lvb) in values {
             self.table.restore_value(&resource, lvb);
@@ -227,6 +242,17 @@ impl Master {
             self.expire_later(now, lock);
         }
         true
+    }
+
+    /// The owner of a conversion that counts as carried out is told so, once the table stands.
+    pub(super) fn answer_done(&mut self, lock: LockId, done: Option<Pending>) {
+        let Some(pending) = done else { return };
+        let Some(holder) = self.table.payload_mut(lock) else { return };
+        holder.op = pending.op;
+        let (mode, was) = (pending.wanted, Some(pending.wanted));
+        let lvb = LvbTransfer::None;
+        let grant = Grant { lock, mode, was, alternative: false, demoted: false, lvb };
+        self.effects.push(Effect::Granted(grant));
     }
 
     /// Whether an incarnation is still there, though it was not heard: its clients may hold what its records say.
@@ -357,8 +383,104 @@ pub(super) fn keep_pending(lock: &mut ReportedLock) -> bool {
     lock.granted.is_some() || lock.pending.is_some()
 }
 
-/// The mode that a lock in PW or EX, which its owner no longer relies on, is being converted down to.
-fn gives_up(lock: &ReportedLock) -> Option<Mode> {
+/// What is left of a lock whose unlock or conversion an earlier master was asked for.
+pub(super) struct Left {
+    /// It was to end.
+    pub(super) nothing: bool,
+    /// Whether its value was written, and how many others have written theirs since, is not known.
+    pub(super) value_doubtful: bool,
+}
+
+/// An unlock or down-conversion that an earlier master was asked for counts as carried out. That master may have done it,
+/// granted others what was free, and heard their values: then asking for it again would bring an old value back, or put
+/// two locks in conflict into the table. Its owner relies on nothing more in any case.
+pub(super) fn give_up(lock: &mut ReportedLock) -> Left {
+    let writer = |mode: Option<Mode>| mode.is_some_and(|mode| mode >= Mode::PW);
+    if lock.releasing {
+        return Left { nothing: true, value_doubtful: writer(lock.granted) };
+    }
+    let wanted = lock.pending.as_ref().map(|pending| pending.wanted);
+    let (Some(granted), Some(wanted)) = (lock.granted, wanted) else {
+        return Left { nothing: false, value_doubtful: false };
+    };
+    if !granted.covers(wanted) {
+        return Left { nothing: false, value_doubtful: false };
+    }
+    lock.granted = Some(wanted);
+    // In PW or EX nobody else can have written.
+    Left { nothing: false, value_doubtful: writer(Some(granted)) && !writer(Some(wanted)) }
+}
+
+/// The mode that a lock is being converted to which covers its own as little as it is covered.
+fn swapped(lock: &ReportedLock) -> Option<Mode> {
     let wanted = lock.pending.as_ref()?.wanted;
-    lock.granted.filter(|granted| *granted >= Mode::PW && granted.covers(wanted) && *granted != wanted).map(|_| wanted)
+    lock.granted.filter(|granted| !granted.covers(wanted) && !wanted.covers(*granted)).map(|_| wanted)
+}
+
+/// Takes out a conversion that turned out to be carried out, if its member does not send it again.
+pub(super) fn take_done(lock: &mut ReportedLock) -> Option<Pending> {
+    let granted = lock.granted;
+    lock.pending.take_if(|pending| pending.position != 0 && granted == Some(pending.wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mxlock_format::QualifiedName;
+
+    fn reported(seq: u64, token: u64, granted: Mode, wanted: Option<Mode>) -> ReportedLock {
+        ReportedLock {
+            lock: LockId { session: SessionId(1), seq },
+            resource: Resource::named(QualifiedName::new(b"", b"data").unwrap()),
+            range: None,
+            granted: Some(granted),
+            pending: wanted.map(|wanted| Pending { op: 1, wanted, flags: LockFlags::NONE, position: 9 }),
+            token: Token(token),
+            granted_at_ms: 0,
+            process: Process { pid: 1, start_time: 0, uid: 0 },
+            transaction: 0,
+            persistent: false,
+            presence: Presence::Here,
+            orphan_lifetime_ms: 0,
+            lvb: None,
+            releasing: false,
+        }
+    }
+
+    /// What is left of reported locks, and whether their resource's value is doubtful.
+    fn left_of(locks: Vec<ReportedLock>) -> (Vec<(u64, Mode)>, bool) {
+        let report = Report { epoch: Epoch(1), sessions: vec![], locks, last: true };
+        let mut word = Word::new(BTreeMap::from([(NodeId::new(0).unwrap(), (Incarnation(1), report))]));
+        let doubtful = !word.settle_given_up().is_empty();
+        let left = word.said.values().filter_map(|(_, _, lock)| Some((lock.lock.seq, lock.granted?)));
+        (left.collect(), doubtful)
+    }
+
+    /// I1, I9: what an earlier master was asked to take back it may have given to others: the table must not hold both, and
+    /// a value that may have been written, and written over, is not valid.
+    #[test]
+    fn what_was_given_up_does_not_come_back() {
+        let other = reported(2, 7, Mode::EX, None);
+        let mut released = reported(1, 5, Mode::EX, None);
+        released.releasing = true;
+        assert_eq!(left_of(vec![released, other.clone()]), (vec![(2, Mode::EX)], true));
+        let down = reported(1, 5, Mode::EX, Some(Mode::NL));
+        assert_eq!(left_of(vec![down, other.clone()]), (vec![(1, Mode::NL), (2, Mode::EX)], true));
+        let reader = reported(1, 5, Mode::PR, Some(Mode::NL));
+        assert_eq!(left_of(vec![reader, other]), (vec![(1, Mode::NL), (2, Mode::EX)], false));
+        // In PW nobody else can have written since.
+        assert_eq!(left_of(vec![reported(1, 5, Mode::EX, Some(Mode::PW))]), (vec![(1, Mode::PW)], false));
+        // Nothing is given up on the way up.
+        assert_eq!(left_of(vec![reported(1, 5, Mode::PR, Some(Mode::EX))]), (vec![(1, Mode::PR)], false));
+    }
+
+    /// I1: a conversion between PR and CW was carried out if somebody else holds what only that made possible.
+    #[test]
+    fn a_swap_of_pr_and_cw_shows_in_what_others_hold() {
+        let swap = reported(1, 5, Mode::PR, Some(Mode::CW));
+        let cw = reported(2, 7, Mode::CW, None);
+        assert_eq!(left_of(vec![swap.clone(), cw]).0, vec![(1, Mode::CW), (2, Mode::CW)]);
+        let pr = reported(2, 7, Mode::PR, None);
+        assert_eq!(left_of(vec![swap, pr]).0, vec![(1, Mode::PR), (2, Mode::PR)]);
+    }
 }

@@ -169,14 +169,9 @@ impl Member {
             let order = self.take_order();
             let pending = lock.pending.map(|pending| {
                 Box::new(Pending {
-                    op: pending.op,
-                    wanted: pending.wanted,
-                    flags: pending.flags,
-                    lvb: None,
                     position: Some(pending.position),
-                    order,
-                    deadline: None,
-                    cancelled: None,
+                    sent: true,
+                    ..Pending::new(pending.op, pending.wanted, pending.flags, order, None)
                 })
             });
             self.locks.insert(

@@ -38,12 +38,17 @@ impl Member {
             {
                 again.push((pending.order, id));
             }
+            // What no master was asked for is news to this one.
+            let asked = lock.pending.as_ref().filter(|pending| pending.sent);
+            if lock.granted.is_none() && asked.is_none() {
+                continue;
+            }
             locks.push(ReportedLock {
                 lock: id,
                 resource: lock.resource.clone(),
                 range: lock.range,
                 granted: lock.granted,
-                pending: lock.pending.as_ref().map(|pending| WirePending {
+                pending: asked.map(|pending| WirePending {
                     op: pending.op,
                     wanted: pending.wanted,
                     flags: pending.flags,
@@ -57,7 +62,7 @@ impl Member {
                 presence: self.presence(id.session),
                 orphan_lifetime_ms: lock.orphan_lifetime_ms,
                 lvb: lock.lvb.as_deref().cloned(),
-                releasing: lock.unlocking.is_some(),
+                releasing: lock.unlocking.as_ref().is_some_and(|unlocking| unlocking.sent),
             });
         }
         let mut sessions: Vec<SessionId> = self.sessions.keys().copied().collect();

@@ -42,8 +42,7 @@ impl Member {
         }
         let (flags, deadline) = wait_limit(now, request.flags, request.timeout_ms);
         let order = self.take_order();
-        let pending =
-            Pending { op: 0, wanted: request.mode, flags, lvb: None, position: None, order, deadline, cancelled: None };
+        let pending = Pending::new(0, request.mode, flags, order, deadline);
         let lock = OwnedLock {
             resource: request.resource,
             range: request.range,
@@ -100,16 +99,7 @@ impl Member {
             return self.deny(id, 0, Denial::NotFound);
         }
         let order = self.take_order();
-        let pending = Pending {
-            op: 0,
-            wanted: request.mode,
-            flags: LockFlags::NOQUEUE,
-            lvb: None,
-            position: None,
-            order,
-            deadline: None,
-            cancelled: None,
-        };
+        let pending = Pending::new(0, request.mode, LockFlags::NOQUEUE, order, None);
         let lock = OwnedLock {
             resource: request.resource.clone(),
             range: None,
@@ -170,8 +160,7 @@ impl Member {
         }
         let (flags, deadline) = wait_limit(now, flags, timeout_ms);
         let order = self.take_order();
-        let pending =
-            Pending { op, wanted: mode, flags, lvb: lvb.clone(), position: None, order, deadline, cancelled: None };
+        let pending = Pending { lvb: lvb.clone(), ..Pending::new(op, mode, flags, order, deadline) };
         self.locks.get_mut(&id).expect("looked up").pending = Some(Box::new(pending));
         if let Some(deadline) = deadline {
             self.timeouts.insert((deadline, id));
@@ -204,7 +193,7 @@ impl Member {
         if waits {
             let order = self.take_order();
             let lock = self.locks.get_mut(&id).expect("looked up");
-            lock.unlocking = Some(Box::new(Unlocking { lvb, invalidate_lvb, order }));
+            lock.unlocking = Some(Box::new(Unlocking { lvb, invalidate_lvb, order, sent: false }));
         } else {
             self.remove(id);
             self.answer(id, UNLOCK_OP, Answer::Unlocked);

@@ -204,6 +204,33 @@ impl Solo {
         self.request(Request::Unlock(UnlockRequest { seq, lvb: None, invalidate_lvb: false }));
     }
 
+    fn unlock_writing(&mut self, seq: u64, value: u8) {
+        self.request(Request::Unlock(UnlockRequest { seq, lvb: Some(vec![value]), invalidate_lvb: false }));
+    }
+
+    fn convert(&mut self, seq: u64, op: u32, mode: Mode, lvb: Option<Vec<u8>>) {
+        let flags = LockFlags::NONE;
+        self.request(Request::Convert(ConvertRequest { seq, op, mode, flags, timeout_ms: None, lvb }));
+    }
+
+    /// All writes that are under way fail; this node resigns, and is elected again.
+    fn fail_over(&mut self) {
+        let view = self.core.view().unwrap().epoch;
+        self.fail_writes = true;
+        self.land();
+        self.fail_writes = false;
+        self.hold = false;
+        self.until(|solo| solo.core.view().unwrap().epoch > view && solo.core.is_ready());
+    }
+
+    /// The value that a grant told, and whether it is valid.
+    fn value(&self, seq: u64, op: u32) -> Option<(u8, bool)> {
+        match self.answers(seq, op)[..] {
+            [Answer::Granted(grant)] => grant.lvb.as_ref().map(|lvb| (lvb.bytes[0], lvb.valid)),
+            ref other => panic!("not one grant: {other:?}"),
+        }
+    }
+
     fn answers(&self, seq: u64, op: u32) -> Vec<&Answer> {
         let of = |response| match response {
             &Response::Answer { seq: s, op: o, ref answer } if (s, o) == (seq, op) => Some(answer),
@@ -249,14 +276,7 @@ fn a_displaced_record_outlives_the_one_before_it() {
     assert_eq!(solo.records().iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [5, 6]);
     solo.unlock(1);
     solo.until(|solo| solo.records().len() == 1);
-    solo.request(Request::Convert(ConvertRequest {
-        seq: 2,
-        op: 1,
-        mode: Mode::EX,
-        flags: LockFlags::NONE,
-        timeout_ms: None,
-        lvb: None,
-    }));
+    solo.convert(2, 1, Mode::EX, None);
     assert!(solo.is_granted(2, 1, Mode::EX));
     let records = solo.records();
     assert_eq!(records.len(), 1, "one lock, one record");
@@ -341,4 +361,74 @@ fn a_full_table_says_so() {
     assert!(solo.is_granted(101, 0, Mode::EX));
     assert_eq!(solo.records().len(), SLOTS as usize);
     assert_eq!(solo.stopped, None);
+}
+
+/// I9: an unlock that writes a value, and whose answer a failover cut off, may have been carried out. What others wrote
+/// since went with their locks; so the value is not written again over theirs, and nobody is told that it is valid.
+#[test]
+fn an_unlock_that_a_failover_cut_off_does_not_bring_its_value_back() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.lock(2, "data", Mode::EX);
+    solo.until(|solo| solo.records().len() == 2 && solo.held.is_empty());
+    solo.hold = true;
+    // The value is to be in the record of lock 2 before this is answered; lock 2 is granted at once.
+    solo.unlock_writing(1, 1);
+    assert!(solo.is_granted(2, 0, Mode::EX) && solo.answers(1, u32::MAX).is_empty());
+    solo.unlock_writing(2, 2);
+    assert!(matches!(solo.answers(2, u32::MAX)[..], [Answer::Unlocked]), "no lock stays that could carry the value");
+    solo.lock(3, "data", Mode::NL);
+    solo.fail_over();
+    assert!(matches!(solo.answers(1, u32::MAX)[..], [Answer::Unlocked]));
+    solo.lock(4, "data", Mode::PR);
+    assert_ne!(solo.value(4, 0), Some((1, true)), "value 2 was the last one");
+}
+
+/// I9: a client that dies in PW or EX while there is no master leaves a value that is not valid.
+#[test]
+fn a_death_without_a_master_makes_the_value_doubtful() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::NL);
+    solo.lock(2, "data", Mode::EX);
+    solo.convert(2, 1, Mode::PR, Some(vec![7]));
+    assert!(solo.is_granted(2, 1, Mode::PR));
+    let carried = |solo: &Solo| {
+        let lvb = solo.records().iter().find(|(_, r)| r.lock.seq == 1).and_then(|(_, r)| r.lvb.clone());
+        lvb.is_some_and(|lvb| lvb.valid && lvb.bytes == [7])
+    };
+    solo.until(carried);
+    let other = ConnId(2);
+    let process = Process { pid: 43, start_time: 1, uid: 0 };
+    solo.unlock(2);
+    solo.input(Input::Connected { conn: other, process });
+    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
+    solo.input(Input::Client {
+        conn: other,
+        request: Request::Lock(LockRequest {
+            seq: 50,
+            resource: resource("data"),
+            mode: Mode::EX,
+            flags: LockFlags::NONE,
+            range: None,
+            timeout_ms: None,
+            transaction: 0,
+            orphan_lifetime_ms: None,
+        }),
+        subject: None,
+    });
+    assert_eq!(solo.value(50, 0), Some((7, true)));
+    solo.hold = true;
+    solo.lock(3, "something", Mode::EX);
+    let view = solo.core.view().unwrap().epoch;
+    solo.fail_writes = true;
+    solo.land();
+    solo.fail_writes = false;
+    solo.hold = false;
+    // The lock ends while its node has no master to tell of it.
+    solo.until(|solo| !solo.core.is_granting(Now { boot: solo.now, wall_ms: 0 }));
+    solo.input(Input::ProcessGone { process });
+    solo.until(|solo| solo.core.view().unwrap().epoch > view && solo.core.is_ready());
+    solo.lock(4, "data", Mode::PR);
+    assert_eq!(solo.value(4, 0), Some((7, false)));
 }
