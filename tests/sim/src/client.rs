@@ -71,6 +71,10 @@ pub struct Held {
     pub unlocking: bool,
     /// Cancel was sent for the operation under way.
     pub cancelled: bool,
+    /// It outlives its process and its node.
+    pub persistent: bool,
+    /// How long it outlives its process otherwise, milliseconds.
+    pub lifetime_ms: Option<u32>,
 }
 
 /// An operation without an answer.
@@ -109,6 +113,8 @@ impl Held {
             next_op: 1,
             unlocking: false,
             cancelled: false,
+            persistent: false,
+            lifetime_ms: None,
         }
     }
 
@@ -140,15 +146,15 @@ impl Client {
         }
     }
 
-    /// The locks to claim when a session is taken up again.
+    /// The locks to claim when a session is taken up again, as the client library does: what is left in any case of the
+    /// mode that was told, whatever became of the operations under way.
     pub fn claims(&self, resources: &[mxlock_format::Resource]) -> Vec<Claim> {
         self.locks
             .iter()
-            .filter(|(_, held)| !held.unlocking)
             .filter_map(|(&seq, held)| {
-                // A conversion under way may be settled: only what is left of the mode in any case is claimed.
                 let mode = held.ops.values().filter_map(|op| match &op.request {
                     Request::Convert(convert) => Some(convert.mode),
+                    Request::Unlock(_) => Some(Mode::NL),
                     _ => None,
                 });
                 let mode = mode.fold(held.told?, meet);

@@ -316,15 +316,13 @@ impl World {
         self.lost(client, seq);
     }
 
-    /// The lock is lost to the client; operations on it still have their answers to come.
+    /// The lock is lost to the client, and what it asked of it is over: whether a value was written cannot be known.
+    /// Answers that were on their way say nothing more.
     fn lost(&mut self, client: usize, seq: u64) {
-        self.set_belief(client, seq, None);
-        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
-        held.told = None;
-        held.unlocking = true;
-        if held.ops.is_empty() {
-            self.drop_lock(client, seq);
-        }
+        let Some(held) = self.clients[client].locks.get(&seq) else { return };
+        let ops: Vec<u32> = held.ops.keys().copied().collect();
+        self.clients[client].echoes.extend(ops.into_iter().map(|op| (seq, op)));
+        self.drop_lock(client, seq);
     }
 }
 
