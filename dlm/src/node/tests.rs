@@ -45,6 +45,10 @@ struct Solo {
 impl Solo {
     /// A node that is master of a fresh lockstate, with one client.
     fn new() -> Solo {
+        Solo::with_clear_behind(100)
+    }
+
+    fn with_clear_behind(clear_behind_ms: u32) -> Solo {
         let superblock = superblock();
         let heartbeats: Vec<SectorImage> =
             NodeId::all().map(|node| Heartbeat::empty(node, &superblock, Epoch(100)).encode()).collect();
@@ -61,7 +65,7 @@ impl Solo {
             addresses: vec![],
             fence_wait: true,
             orphan_lifetime_ms: 2_000,
-            clear_behind_ms: 100,
+            clear_behind_ms,
             uid: 0,
             pid: 1,
             lockstate: String::new(),
@@ -431,4 +435,19 @@ fn a_death_without_a_master_makes_the_value_doubtful() {
     solo.until(|solo| solo.core.view().unwrap().epoch > view && solo.core.is_ready());
     solo.lock(4, "data", Mode::PR);
     assert_eq!(solo.value(4, 0), Some((7, false)));
+}
+
+/// I7: the driver may find a promise over when its client has asked for the end of the lock already; the unlock is
+/// answered all the same.
+#[test]
+fn an_unlock_is_answered_though_the_grant_was_not_delivered() {
+    let mut solo = Solo::with_clear_behind(0);
+    solo.lock(1, "data", Mode::PR);
+    solo.hold = true;
+    solo.unlock(1);
+    solo.input(Input::Undelivered { conn: CONN, seq: 1, op: 0 });
+    solo.hold = false;
+    solo.land();
+    assert!(matches!(solo.answers(1, u32::MAX)[..], [Answer::Unlocked]));
+    assert!(solo.records().is_empty());
 }
