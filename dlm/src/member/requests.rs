@@ -30,11 +30,7 @@ impl Member {
             }
             return;
         }
-        let conversions_only = [LockFlags::CONVDEADLK, LockFlags::TRANSIENT, LockFlags::IVVALBLK];
-        if request.seq == u64::MAX
-            || request.flags.unknown() != 0
-            || conversions_only.iter().any(|flag| request.flags.contains(*flag))
-        {
+        if request.seq == u64::MAX || request.flags.unknown() != 0 || request.flags.contains(LockFlags::CONVDEADLK) {
             return self.deny(id, 0, Denial::Invalid);
         }
         if let Some(why) = self.refusal(now) {
@@ -102,10 +98,8 @@ impl Member {
         if self.reported.is_none() {
             return self.deny(id, 0, Denial::NotFound);
         }
-        let persistent = if request.persistent { LockFlags::PERSISTENT } else { LockFlags::NONE };
-        let flags = LockFlags::NOQUEUE | persistent;
         let order = self.take_order();
-        let pending = Pending::new(0, request.mode, flags, order, None);
+        let pending = Pending::new(0, request.mode, LockFlags::NOQUEUE, order, None);
         let lock = OwnedLock {
             resource: request.resource.clone(),
             range: None,
@@ -114,7 +108,7 @@ impl Member {
             granted_at_ms: 0,
             transaction: 0,
             orphan_lifetime_ms: 0,
-            persistent: request.persistent,
+            persistent: false,
             last_op: 0,
             pending: Some(Box::new(pending)),
             unlocking: None,
@@ -126,7 +120,7 @@ impl Member {
         let new = NewLock {
             resource: request.resource,
             mode: request.mode,
-            flags,
+            flags: LockFlags::NOQUEUE,
             range: None,
             process: self.sessions[&session].process,
             transaction: 0,
@@ -157,7 +151,7 @@ impl Member {
             || bad_lvb
             || flags.unknown() != 0
             || flags.contains(LockFlags::CONVDEADLK)
-            || flags.contains(LockFlags::PERSISTENT | LockFlags::TRANSIENT)
+            || flags.contains(LockFlags::PERSISTENT)
         {
             return self.deny(id, op, Denial::Invalid);
         }
