@@ -317,10 +317,11 @@ impl Master {
                     }
                 }
                 None => {
-                    self.restore_reported(from, incarnation, reported, NO_SLOT);
+                    self.restore_reported(from, incarnation, reported.clone(), NO_SLOT);
+                    if !self.table.contains(lock) {
+                        return;
+                    }
                     self.place(now, lock);
-                    self.settle(now, lock);
-                    return self.answer_done(lock, done);
                 }
             }
         }
@@ -333,6 +334,7 @@ impl Master {
         holder.process = reported.process;
         holder.gone = reported.presence == Presence::Gone;
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
+        // Also what is new to the table is served only here: those in its way are told, and it may be granted at once.
         let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
         self.settle(now, lock);
         self.answer_done(lock, done);

@@ -451,3 +451,40 @@ fn an_unlock_is_answered_though_the_grant_was_not_delivered() {
     assert!(matches!(solo.answers(1, u32::MAX)[..], [Answer::Unlocked]));
     assert!(solo.records().is_empty());
 }
+
+/// Sections 6 and 7: a member that speaks late brings a request that the master has never heard of, because its record was
+/// not written and its place was given by the master before. Those in its way are told, and it is granted in its turn.
+#[test]
+fn a_waiting_request_in_a_late_report_is_served() {
+    use mxlock_proto::peer::{Pending, Presence, Report, ReportedLock};
+    let mut solo = Solo::new();
+    solo.lock(1, "a", Mode::EX);
+    let reign = solo.core.master.as_ref().unwrap().reign();
+    let lock = LockId { session: mxlock_format::SessionId(9), seq: 1 };
+    let waits = ReportedLock {
+        lock,
+        resource: resource("a"),
+        range: None,
+        granted: None,
+        pending: Some(Pending { op: 0, wanted: Mode::PW, flags: LockFlags::NONE, position: 5 }),
+        token: mxlock_format::Token(0),
+        granted_at_ms: 0,
+        process: Process { pid: 9, start_time: 1, uid: 0 },
+        transaction: 0,
+        persistent: false,
+        presence: Presence::Here,
+        orphan_lifetime_ms: 0,
+        lvb: None,
+        releasing: false,
+    };
+    let report = Report { epoch: reign, sessions: vec![lock.session], locks: vec![waits], last: true };
+    let now = Now { boot: solo.now, wall_ms: 0 };
+    let member = NodeId::new(1).unwrap();
+    let master = solo.core.master.as_mut().unwrap();
+    master.handle(now, member, Incarnation(8), PeerMessage::Report(report));
+    solo.input(Input::Tick);
+    assert!(solo.responses.iter().any(|said| matches!(said, Response::Bast { seq: 1, wanted: Mode::PW })));
+    solo.unlock(1);
+    let granted = |(_, record): &(u32, LockRecord)| record.lock == lock && record.mode == Mode::PW;
+    solo.until(|solo| solo.records().iter().any(granted));
+}
