@@ -224,7 +224,9 @@ impl Master {
     fn granted(&mut self, now: Now, grant: Grant) {
         self.token_counter += 1;
         let token = Token::new(self.reign, self.token_counter);
-        let Some(holder) = self.table.payload_mut(grant.lock) else { return };
+        let Some(flags) = self.table.get(grant.lock).map(|view| view.flags) else { return };
+        let holder = self.table.payload_mut(grant.lock).expect("looked up");
+        holder.persistent = flags.persistence().unwrap_or(holder.persistent);
         holder.token = token;
         holder.since_ms = now.wall_ms;
         holder.settling = Settling::Grant { demoted: grant.demoted, value: ValueDuty::None };

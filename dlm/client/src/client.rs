@@ -94,7 +94,7 @@ impl Client {
     pub fn adopt(&self, resource: &Resource, mode: Mode) -> Result<Lock<'_>, ClientError> {
         let mut session = self.session.borrow_mut();
         let seq = session.table.next_seq();
-        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), mode });
+        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), mode, persistent: false });
         session.table.begin(seq, resource.clone(), None);
         session.send(&request)?;
         session.table.expect(seq, 0, request, None);

@@ -127,8 +127,10 @@ pub struct AdoptRequest {
     pub seq: u64,
     /// What is locked.
     pub resource: Resource,
-    /// The mode that the orphan must hold.
+    /// The mode that the orphan must hold; where there is one in another mode only, the answer is `Denied(Busy)`.
     pub mode: Mode,
+    /// Whether it outlives its new owner as well.
+    pub persistent: bool,
 }
 
 /// What a daemon sends.

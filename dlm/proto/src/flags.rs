@@ -39,8 +39,14 @@ flags! {
     ALTPR = 8;
     /// If the mode cannot be granted at once, try CW.
     ALTCW = 9;
-    /// The lock outlives its owner: it becomes an orphan that others may adopt.
+    /// The lock outlives its owner: it becomes an orphan that others may adopt. With a conversion that is granted, from then
+    /// on.
     PERSISTENT = 10;
+    /// A conversion that is granted makes the lock end with its owner again. (In the kernel any call without PERSISTENT
+    /// does that.)
+    TRANSIENT = 13;
+    /// A conversion down from PW or EX says that the value can no longer be trusted.
+    IVVALBLK = 14;
 }
 
 impl LockFlags {
@@ -50,6 +56,15 @@ impl LockFlags {
     /// Whether all of `other` are set.
     pub const fn contains(self, other: LockFlags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// What a grant with these flags says about whether the lock outlives its owner, if anything.
+    pub const fn persistence(self) -> Option<bool> {
+        match (self.contains(LockFlags::PERSISTENT), self.contains(LockFlags::TRANSIENT)) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        }
     }
 
     /// Bits that no flag has.
@@ -63,6 +78,14 @@ impl std::ops::BitOr for LockFlags {
 
     fn bitor(self, other: LockFlags) -> LockFlags {
         LockFlags(self.0 | other.0)
+    }
+}
+
+impl std::ops::BitAnd for LockFlags {
+    type Output = LockFlags;
+
+    fn bitand(self, other: LockFlags) -> LockFlags {
+        LockFlags(self.0 & other.0)
     }
 }
 

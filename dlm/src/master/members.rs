@@ -4,6 +4,7 @@ use super::*;
 use crate::limits::DETACHED_LIFETIME_MS;
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
+use mxlock_proto::LockFlags;
 use mxlock_proto::client::{Claim, LossReason};
 use mxlock_proto::peer::{
     ClaimQuestion, ClaimVerdict, NewLock, Pending as WirePending, Presence, Report, ReportedLock,
@@ -471,14 +472,18 @@ impl Master {
         op: u32,
         new: NewLock,
     ) {
-        let orphan = self
-            .table
-            .locks_on(&new.resource)
-            .filter(|view| view.standing == Standing::Orphan && view.payload.gone && view.granted == Some(new.mode))
+        let orphans = || {
+            let all = self.table.locks_on(&new.resource);
+            all.filter(|view| view.standing == Standing::Orphan && view.payload.gone && view.granted.is_some())
+        };
+        let other_mode = orphans().next().is_some();
+        let orphan = orphans()
+            .filter(|view| view.granted == Some(new.mode))
             .map(|view| (view.lock, view.payload.process.uid, view.payload.node, view.payload.slot))
             .min();
         let Some((known, uid, owner, slot)) = orphan else {
-            return self.deny(node, lock, op, Denial::NotFound);
+            let why = if other_mode { Denial::Busy } else { Denial::NotFound };
+            return self.deny(node, lock, op, why);
         };
         if uid != new.process.uid && new.process.uid != 0 {
             return self.deny(node, lock, op, Denial::Permission);
@@ -507,7 +512,7 @@ impl Master {
             orphan_lifetime_ms: new.orphan_lifetime_ms,
             op,
             node,
-            persistent: false,
+            persistent: new.flags.contains(LockFlags::PERSISTENT),
             gone: false,
             settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
         };

@@ -91,13 +91,17 @@ impl Master {
         lvb: Option<Vec<u8>>,
     ) {
         let position = self.take_position();
-        let update = lvb.map_or(LvbUpdate::Keep, LvbUpdate::Write);
+        let update = match lvb {
+            _ if flags.contains(LockFlags::IVVALBLK) => LvbUpdate::Invalidate,
+            Some(bytes) => LvbUpdate::Write(bytes),
+            None => LvbUpdate::Keep,
+        };
         if let Some(holder) = self.table.payload_mut(lock) {
             holder.op = op;
         }
         // An old master had carried it out, and it is asked for again: there is nothing to wait for.
         let done = self.table.get(lock).is_some_and(|view| view.granted == Some(mode));
-        let flags = if done { LockFlags::NONE } else { flags };
+        let flags = if done { flags & (LockFlags::PERSISTENT | LockFlags::TRANSIENT) } else { flags };
         match self.table.convert(lock, mode, flags, position, update, &mut self.effects) {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {
@@ -133,7 +137,9 @@ impl Master {
             None => LvbUpdate::Keep,
         };
         let slot = view.payload.slot;
-        let clear_first = view.payload.persistent || (answer && self.clear_behind.is_zero());
+        // A conversion to TRANSIENT may not be on disk yet.
+        let lingers = view.payload.persistent || self.may_say_persistent(slot);
+        let clear_first = lingers || (answer && self.clear_behind.is_zero());
         if clear_first && slot != NO_SLOT && view.granted.is_some() {
             return self.clear_then_release(now, lock, update, answer);
         }

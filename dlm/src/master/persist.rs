@@ -12,14 +12,18 @@ pub(super) struct Durable {
     mode: Mode,
     wanted: Mode,
     granted: bool,
+    /// Whether it outlives its owner, where that is certain.
+    persistent: Option<bool>,
     /// Which value of its resource the record carries.
     lvb: LvbSequence,
 }
 
 impl Durable {
-    /// Whether a record like this names the lock "with at least that mode as granted or wanted".
-    fn covers(&self, mode: Mode, must_be_granted: bool) -> bool {
-        (self.mode.covers(mode) && self.granted) || (!must_be_granted && self.wanted.covers(mode))
+    /// Whether a record like this names the lock "with at least that mode as granted or wanted". A PERSISTENT lock needs one
+    /// that says so and is granted; one that is not needs one that does not say so, or its death would leave an orphan.
+    fn covers(&self, mode: Mode, persistent: bool) -> bool {
+        let named = (self.mode.covers(mode) && self.granted) || (!persistent && self.wanted.covers(mode));
+        named && self.persistent == Some(persistent)
     }
 
     /// What is certain while a write is under way: either record may be the one on disk.
@@ -34,6 +38,7 @@ impl Durable {
             mode: weaker(self.mode, other.mode),
             wanted: weaker(self.wanted, other.wanted),
             granted: self.granted && other.granted,
+            persistent: self.persistent.filter(|_| self.persistent == other.persistent),
             lvb: self.lvb.min(other.lvb),
         }
     }
@@ -175,6 +180,12 @@ impl Master {
         }
     }
 
+    /// Whether the record in `slot`, as it is on disk, may leave an orphan.
+    pub(super) fn may_say_persistent(&self, slot: u32) -> bool {
+        let durable = self.durable.get(slot as usize).copied().flatten();
+        durable.is_some_and(|durable| durable.persistent != Some(false))
+    }
+
     /// What a lock's record says when it is written now.
     pub(super) fn record_of(&self, view: &LockView<'_, Holder>) -> LockRecord {
         let holder = view.payload;
@@ -211,6 +222,7 @@ impl Master {
             mode: record.mode,
             wanted: record.wanted,
             granted: record.state != LockState::Waiting,
+            persistent: Some(record.persistent),
             lvb: record.lvb.as_ref().map(|lvb| lvb.sequence).unwrap_or_default(),
         }
     }

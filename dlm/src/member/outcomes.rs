@@ -26,6 +26,9 @@ impl Member {
                 lock.token = token;
                 lock.granted_at_ms = granted_at_ms;
                 lock.last_op = op;
+                if let Some(pending) = &lock.pending {
+                    lock.persistent = pending.flags.persistence().unwrap_or(lock.persistent);
+                }
                 lock.read = lvb.is_some();
                 if lvb.is_some() {
                     lock.lvb = lvb.map(Box::new);

@@ -30,7 +30,11 @@ impl Member {
             }
             return;
         }
-        if request.seq == u64::MAX || request.flags.unknown() != 0 || request.flags.contains(LockFlags::CONVDEADLK) {
+        let conversions_only = [LockFlags::CONVDEADLK, LockFlags::TRANSIENT, LockFlags::IVVALBLK];
+        if request.seq == u64::MAX
+            || request.flags.unknown() != 0
+            || conversions_only.iter().any(|flag| request.flags.contains(*flag))
+        {
             return self.deny(id, 0, Denial::Invalid);
         }
         if let Some(why) = self.refusal(now) {
@@ -98,8 +102,10 @@ impl Member {
         if self.reported.is_none() {
             return self.deny(id, 0, Denial::NotFound);
         }
+        let persistent = if request.persistent { LockFlags::PERSISTENT } else { LockFlags::NONE };
+        let flags = LockFlags::NOQUEUE | persistent;
         let order = self.take_order();
-        let pending = Pending::new(0, request.mode, LockFlags::NOQUEUE, order, None);
+        let pending = Pending::new(0, request.mode, flags, order, None);
         let lock = OwnedLock {
             resource: request.resource.clone(),
             range: None,
@@ -108,7 +114,7 @@ impl Member {
             granted_at_ms: 0,
             transaction: 0,
             orphan_lifetime_ms: 0,
-            persistent: false,
+            persistent: request.persistent,
             last_op: 0,
             pending: Some(Box::new(pending)),
             unlocking: None,
@@ -120,7 +126,7 @@ impl Member {
         let new = NewLock {
             resource: request.resource,
             mode: request.mode,
-            flags: LockFlags::NOQUEUE,
+            flags,
             range: None,
             process: self.sessions[&session].process,
             transaction: 0,
@@ -151,7 +157,7 @@ impl Member {
             || bad_lvb
             || flags.unknown() != 0
             || flags.contains(LockFlags::CONVDEADLK)
-            || flags.contains(LockFlags::PERSISTENT)
+            || flags.contains(LockFlags::PERSISTENT | LockFlags::TRANSIENT)
         {
             return self.deny(id, op, Denial::Invalid);
         }

@@ -12,6 +12,8 @@ use mxlock_proto::client::{
     Answer, CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
 };
 
+mod persistence;
+
 const SLOTS: u32 = 64;
 const CONN: ConnId = ConnId(1);
 

@@ -1,0 +1,119 @@
+//! Conversions that change whether a lock outlives its owner, and that invalidate a value; adoption (section 7).
+
+use super::*;
+use mxlock_proto::client::{AdoptRequest, Denial};
+
+impl Solo {
+    fn convert_with(&mut self, seq: u64, op: u32, mode: Mode, flags: LockFlags) {
+        self.request(Request::Convert(ConvertRequest { seq, op, mode, flags, timeout_ms: None, lvb: None }));
+    }
+
+    fn adopt(&mut self, seq: u64, name: &str, mode: Mode, persistent: bool) {
+        self.request(Request::Adopt(AdoptRequest { seq, resource: resource(name), mode, persistent }));
+    }
+
+    /// The client's process ends and another one of the same user takes its place.
+    fn next_process(&mut self, pid: u32) {
+        self.input(Input::ProcessGone { process: Process { pid: pid - 1, start_time: 1, uid: 0 } });
+        self.input(Input::Connected { conn: CONN, process: Process { pid, start_time: 1, uid: 0 } });
+        self.request(Request::Hello(Hello {
+            version: CLIENT_PROTOCOL,
+            resume: None,
+            claims: vec![],
+            on_behalf_of: None,
+        }));
+    }
+
+    fn persistent_records(&self) -> Vec<(Mode, LockState)> {
+        let records = self.records().into_iter().filter(|(_, record)| record.persistent);
+        records.map(|(_, record)| (record.mode, record.state)).collect()
+    }
+}
+
+/// Section 7: PERSISTENT locks are granted only after the `granted` write, also when a conversion makes them so, and although
+/// the record that stands names a stronger mode.
+#[test]
+fn a_conversion_makes_a_lock_persistent_once_its_record_says_so() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.hold = true;
+    solo.convert_with(1, 1, Mode::PR, LockFlags::PERSISTENT);
+    assert!(solo.answers(1, 1).is_empty(), "no record says PERSISTENT yet");
+    solo.hold = false;
+    solo.land();
+    assert!(solo.is_granted(1, 1, Mode::PR));
+    assert_eq!(solo.persistent_records(), [(Mode::PR, LockState::Granted)]);
+    solo.next_process(43);
+    solo.until(|solo| solo.records().iter().any(|(_, record)| record.orphan));
+    solo.adopt(7, "data", Mode::EX, false);
+    assert!(matches!(solo.answers(7, 0)[..], [Answer::Denied(Denial::Busy)]), "there is one in another mode");
+    solo.adopt(8, "other", Mode::EX, false);
+    assert!(matches!(solo.answers(8, 0)[..], [Answer::Denied(Denial::NotFound)]));
+    solo.adopt(9, "data", Mode::PR, true);
+    assert!(solo.is_granted(9, 0, Mode::PR));
+    solo.next_process(44);
+    solo.adopt(10, "data", Mode::PR, false);
+    assert!(solo.is_granted(10, 0, Mode::PR), "it was adopted as PERSISTENT");
+    solo.next_process(45);
+    solo.until(|solo| solo.records().is_empty());
+}
+
+/// A conversion to TRANSIENT takes it back; not before no record says PERSISTENT any more, or a death would leave an orphan of
+/// a lock whose end was acknowledged.
+#[test]
+fn a_conversion_makes_a_persistent_lock_end_with_its_owner() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::NL);
+    solo.convert_with(1, 1, Mode::EX, LockFlags::PERSISTENT);
+    assert!(solo.is_granted(1, 1, Mode::EX));
+    solo.hold = true;
+    solo.convert_with(1, 2, Mode::NL, LockFlags::TRANSIENT);
+    assert!(solo.answers(1, 2).is_empty(), "the record says PERSISTENT still");
+    solo.unlock(1);
+    assert!(solo.answers(1, u32::MAX).is_empty(), "nor is its end acknowledged");
+    solo.hold = false;
+    solo.land();
+    assert!(matches!(solo.answers(1, u32::MAX)[..], [Answer::Unlocked]));
+    solo.lock(2, "data", Mode::NL);
+    solo.convert_with(2, 1, Mode::EX, LockFlags::PERSISTENT);
+    solo.convert_with(2, 2, Mode::PR, LockFlags::NONE);
+    solo.until(|solo| solo.persistent_records() == [(Mode::PR, LockState::Granted)]);
+    solo.convert_with(2, 3, Mode::PR, LockFlags::TRANSIENT);
+    assert!(solo.is_granted(2, 3, Mode::PR));
+    assert_eq!(solo.persistent_records(), []);
+    solo.convert_with(2, 4, Mode::EX, LockFlags::PERSISTENT | LockFlags::TRANSIENT);
+    assert!(matches!(solo.answers(2, 4)[..], [Answer::Denied(Denial::Invalid)]));
+    solo.next_process(43);
+    solo.until(|solo| solo.records().is_empty());
+}
+
+/// A refused conversion changes nothing; one that a failover cut off is carried out with its flag.
+#[test]
+fn a_conversion_keeps_its_flag_over_a_failover() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::NL);
+    solo.lock(2, "data", Mode::EX);
+    solo.convert_with(1, 1, Mode::EX, LockFlags::PERSISTENT | LockFlags::NOQUEUE);
+    assert!(matches!(solo.answers(1, 1)[..], [Answer::Denied(Denial::Busy)]));
+    solo.unlock(2);
+    solo.hold = true;
+    solo.convert_with(1, 2, Mode::EX, LockFlags::PERSISTENT);
+    solo.fail_over();
+    solo.until(|solo| !solo.answers(1, 2).is_empty());
+    assert!(solo.is_granted(1, 2, Mode::EX));
+    assert_eq!(solo.persistent_records(), [(Mode::EX, LockState::Granted)]);
+}
+
+/// I9: a holder of PW or EX may say on its way down that the value can no longer be trusted.
+#[test]
+fn a_conversion_invalidates_the_value() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.convert(1, 1, Mode::EX, Some(vec![7]));
+    solo.lock(2, "data", Mode::NL);
+    assert_eq!(solo.value(2, 0), Some((7, true)));
+    solo.convert_with(1, 2, Mode::NL, LockFlags::IVVALBLK);
+    assert!(solo.is_granted(1, 2, Mode::NL));
+    solo.lock(3, "data", Mode::PR);
+    assert_eq!(solo.value(3, 0), Some((7, false)));
+}
