@@ -3,7 +3,7 @@
 use crate::stream::{Event, LockName, Stream};
 use mxlock_format::{
     Epoch, Heartbeat, LockId, LockRecord, MAX_NODES, Mode, NodeId, Process, QualifiedName, RECORD_BYTES, Resource,
-    SessionId, Superblock, Token, View,
+    SessionId, Superblock, Token, Uuid, View,
 };
 use std::collections::BTreeMap;
 
@@ -97,6 +97,8 @@ pub struct History {
     pub names: Vec<String>,
     /// The process of all clients, as the daemons know it.
     pub process: Process,
+    /// Each node with the ids of its installation and its machine's boot.
+    pub owners: Vec<(NodeId, Uuid, Uuid)>,
     /// Each node's `--node` daemon: the last run.
     runs: BTreeMap<NodeId, u32>,
     beats: BTreeMap<(NodeId, u32), Beats>,
@@ -164,6 +166,7 @@ impl History {
             values: BTreeMap::new(),
             names: Vec::new(),
             process: find_process(stream),
+            owners: find_owners(stream),
             runs: BTreeMap::new(),
             beats: BTreeMap::new(),
             beating: BTreeMap::new(),
@@ -413,4 +416,17 @@ fn find_process(stream: &Stream) -> Process {
         _ => None,
     });
     first.map(|record| record.process).unwrap_or_default()
+}
+
+/// Whose slots the stream's heartbeats are.
+fn find_owners(stream: &Stream) -> Vec<(NodeId, Uuid, Uuid)> {
+    let mut owners = BTreeMap::new();
+    for moment in &stream.moments {
+        if let Event::Write { node, bytes, .. } = &moment.event
+            && let Ok(heartbeat) = Heartbeat::decode(*node, bytes)
+        {
+            owners.insert(*node, (heartbeat.node_uuid, heartbeat.boot_id));
+        }
+    }
+    owners.into_iter().map(|(node, (uuid, boot))| (node, uuid, boot)).collect()
 }
