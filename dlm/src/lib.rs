@@ -24,6 +24,10 @@ mod link;
 mod master;
 mod member;
 mod node;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod rng;
 mod slots;
 pub mod table;

@@ -26,6 +26,7 @@ use crate::Map;
 use crate::config::Config;
 use crate::event::Event;
 use crate::io::{IoId, Output};
+use crate::planted::{Bug, planted};
 use crate::slots::{Mirror, Slots};
 use crate::table::{Effect, Grant, LockView, LvbTransfer, Table};
 use crate::time::{BootTime, Now};
@@ -196,9 +197,14 @@ impl Master {
     /// Carries out what the table did to other locks, in order.
     fn run_effects(&mut self, now: Now) {
         while !self.effects.is_empty() {
+            let mut told = 0;
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
-                    Effect::Granted(grant) => self.granted(now, grant),
+                    Effect::Granted(_) if planted(Bug::PromotionsLost) && told > 0 => {}
+                    Effect::Granted(grant) => {
+                        told += 1;
+                        self.granted(now, grant);
+                    }
                     Effect::Bast { holder, wanted } => {
                         if let Some(view) = self.table.get(holder) {
                             let (node, gone) = (view.payload.node, view.payload.gone);
@@ -222,7 +228,7 @@ impl Master {
 
     /// The table gave a mode: number the grant, and tell its owner when the disk says so too.
     fn granted(&mut self, now: Now, grant: Grant) {
-        self.token_counter += 1;
+        self.token_counter += u64::from(grant.was.is_none() || !planted(Bug::TokenReused));
         let token = Token::new(self.reign, self.token_counter);
         let Some(flags) = self.table.get(grant.lock).map(|view| view.flags) else { return };
         let holder = self.table.payload_mut(grant.lock).expect("looked up");

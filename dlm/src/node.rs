@@ -16,6 +16,7 @@ use crate::io::{Beat, ConnId, ImageId, Input, IoId, Output, Region};
 use crate::link::{Identity, Link, LinkTiming};
 use crate::master::{Master, Order};
 use crate::member::Member;
+use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::slots::{Mirror, Slots};
 use crate::time::{BootTime, Now};
@@ -328,6 +329,9 @@ impl Core {
             Action::Joiner { .. } => {}
             Action::MemberReplaced { node, incarnation } => {
                 if let Some(master) = &mut self.master {
+                    if planted(Bug::RestartFreesLocks) {
+                        return master.purge_node(now, node);
+                    }
                     master.replaced(now, node, incarnation);
                 }
             }
@@ -556,7 +560,7 @@ impl Core {
 
     fn advance_handover(&mut self) {
         let drained = self.master.as_ref().is_none_or(|master| master.is_drained());
-        if !drained {
+        if !drained && !planted(Bug::ResignWithoutDrain) {
             return;
         }
         if self.stopping {

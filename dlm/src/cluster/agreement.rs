@@ -7,6 +7,7 @@
 //! Public because the model in `tests/models` explores this very code.
 
 use crate::io::{ImageId, Region};
+use crate::planted::{Bug, planted};
 use crate::time::BootTime;
 use mxlock_format::{Ballot, Block, Epoch, NodeId, View};
 
@@ -134,9 +135,9 @@ impl Proposer {
             return Step::Damaged;
         }
         let (instance, ballot) = (attempt.instance, attempt.ballot);
-        if others(blocks.clone(), self.me)
-            .any(|(_, other)| other.instance > instance || other.instance == instance && other.promised > ballot)
-        {
+        let skips = planted(Bug::NoBallotReread) && matches!(attempt.phase, Phase::Accept { .. });
+        let ahead = |other: &Block| other.instance > instance || other.instance == instance && other.promised > ballot;
+        if !skips && others(blocks.clone(), self.me).any(|(_, other)| ahead(&other)) {
             self.attempt = None;
             return Step::Beaten;
         }

@@ -8,6 +8,7 @@ use super::sector::Found;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
 use crate::io::{Beat, BeatRead, BeatWrite, ImageId};
+use crate::planted::{Bug, planted};
 use crate::time::BootTime;
 use mxlock_format::{Epoch, Heartbeat, NodeId, NodeSet, NodeState};
 
@@ -22,6 +23,7 @@ impl Cluster {
         if let Some(write) = &beat.write {
             self.sector.write_ended(write, now, self.dead);
             match write.result {
+                Ok(()) if planted(Bug::LeaseFromEnd) => self.lease.wrote(now),
                 Ok(()) => self.lease.wrote(write.started),
                 // It may still land, with an old block: no ballot for D (section 4).
                 Err(_) => self.proposer.ban(now + self.dead),
@@ -71,7 +73,7 @@ impl Cluster {
         }
         if good && wrote {
             self.void_stale_wish(now);
-            self.lease.read_back(issued);
+            self.lease.read_back(if planted(Bug::LeaseFromEnd) { ended } else { issued });
         }
         if let Some(view) = newest_view(&self.region) {
             self.learn(now, view, false);
@@ -106,7 +108,7 @@ impl Cluster {
                 // A master that left a write behind which may still land has not outlived it by being restarted.
                 let found = self.heartbeat(node).map(|heartbeat| (heartbeat.block, heartbeat.writes_uncertain));
                 let (block, uncertain) = found.unwrap_or_default();
-                self.proposer.block = block;
+                self.proposer.block = if planted(Bug::BallotNotCarried) { Default::default() } else { block };
                 self.log(Event::SlotClaimed { node, incarnation: self.incarnation() });
                 if let Some(view) = newest_view(&self.region) {
                     self.learn(self.now, view, false);
@@ -172,7 +174,7 @@ impl Cluster {
     }
 
     /// The read that a phase of the own proposal has waited for.
-    fn on_phase_read(&mut self, now: BootTime) {
+    pub(super) fn on_phase_read(&mut self, now: BootTime) {
         let Some(attempt) = &self.proposer.attempt else { return };
         let (instance, right) = (attempt.instance, attempt.right);
         // Not asked after phase 2: then the value stands on disk, and whoever comes next would find and choose it.

@@ -2,6 +2,7 @@
 
 use super::liveness::{Liveness, Pulse};
 use crate::event::GoneReason;
+use crate::planted::{Bug, planted};
 use mxlock_format::{MAX_NODES, NodeId};
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ impl Fence {
         match self.wait {
             true if liveness.is_dead(node) => Verdict::Gone(GoneReason::Dead),
             true if silence >= self.suspect => Verdict::Suspect,
+            false if planted(Bug::FailedFenceIgnored) && liveness.is_dead(node) => Verdict::Gone(GoneReason::Dead),
             // A failed fence is never silently replaced by time.
             false if silence >= self.suspect || liveness.is_dead(node) => Verdict::Blocked,
             _ => Verdict::Alive,

@@ -4,6 +4,7 @@ use super::agreement::{Right, blocks};
 use super::fence::Verdict;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, GoneReason};
+use crate::planted::{Bug, planted};
 use crate::time::BootTime;
 use mxlock_format::{Epoch, Incarnation, MAX_NODES, NodeId, NodeSet, NodeState, Phase, View};
 
@@ -143,6 +144,9 @@ impl Cluster {
         self.stand_at = None;
         if self.proposer.begin(blocks(&self.region), view, right) {
             self.flush(true);
+            if planted(Bug::EarlyRead) {
+                self.on_phase_read(self.now);
+            }
         }
     }
 
@@ -172,6 +176,7 @@ impl Cluster {
                 _ if heartbeat.incarnation != view.master_incarnation => GoneReason::Replaced,
                 NodeState::Resigned if knew => GoneReason::Resigned,
                 NodeState::Left if knew => GoneReason::Left,
+                _ if planted(Bug::LinkLossIsDeath) && !self.reachable.contains(view.master) => GoneReason::Dead,
                 _ => match self.fence.verdict(view.master, &self.liveness) {
                     Verdict::Gone(why) => return Some(why),
                     _ => return None,
@@ -282,7 +287,8 @@ impl Cluster {
             let Some(heartbeat) = self.heartbeat(node) else { return false };
             // An incarnation that was a member and is not in the view was excluded: admitting it again would give it
             // back locks that others have got meanwhile (I5). Its successor comes as `Joining`.
-            let may = view.members.contains(node) || heartbeat.state == NodeState::Joining;
+            let may =
+                view.members.contains(node) || heartbeat.state == NodeState::Joining || planted(Bug::ExcludedComesBack);
             // A higher `above` is from a node that knows a newer view than we do: then we shall see it soon.
             let sane = wish.above <= view.epoch.next();
             may && sane && heartbeat.incarnation == wish.incarnation && self.liveness.is_fresh(node)

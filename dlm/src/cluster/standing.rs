@@ -4,6 +4,7 @@ use super::policy::Mandate;
 use super::sector::same_contents;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
+use crate::planted::{Bug, planted};
 use crate::time::BootTime;
 use mxlock_format::{Epoch, Heartbeat, Incarnation, NodeId, NodeState, Phase, View};
 
@@ -27,7 +28,11 @@ impl Cluster {
     pub(super) fn enter(&mut self, now: BootTime) {
         debug_assert!(now >= self.now, "time went back");
         self.now = now;
-        if self.stopped || self.standing != Standing::Confirmed || self.lease.runs_at(now) {
+        if self.stopped
+            || self.standing != Standing::Confirmed
+            || self.lease.runs_at(now)
+            || planted(Bug::LeaseNotLatched)
+        {
             return;
         }
         let was_master = self.view.is_some_and(|view| self.is_me(view.master, view.master_incarnation));
@@ -89,7 +94,7 @@ impl Cluster {
         }
         if !view.members.contains(self.node()) {
             self.leave_if_released();
-            if self.admitted && !self.leaving {
+            if self.admitted && !self.leaving && !planted(Bug::ExcludedComesBack) {
                 self.become_a_joiner_again(now, view.epoch);
             }
         } else if mine {
@@ -166,11 +171,13 @@ impl Cluster {
             return;
         }
         let base = self.region.iter().flatten().map(|heartbeat| heartbeat.epoch).max().unwrap_or_default();
+        let stays = planted(Bug::ViewNotCarried) && self.proposer.attempt.is_some();
+        let view = if stays { self.heartbeat(self.node()).and_then(|own| own.view) } else { self.view };
         let image = Heartbeat {
             incarnation: self.identity.incarnation,
             state: self.state,
-            epoch: self.view.map_or(base, |view| view.epoch),
-            view: self.view,
+            epoch: view.map_or(base, |view| view.epoch),
+            view,
             block: self.proposer.block,
             reachable: self.reachable,
             lock_count: self.lock_count,

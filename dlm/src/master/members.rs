@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::DETACHED_LIFETIME_MS;
+use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
 use mxlock_proto::LockFlags;
@@ -23,7 +24,7 @@ pub(super) struct Purge {
 
 impl Master {
     /// A node was excluded: its PERSISTENT granted locks become orphans, all others are released.
-    pub(super) fn purge_node(&mut self, now: Now, node: NodeId) {
+    pub(crate) fn purge_node(&mut self, now: Now, node: NodeId) {
         self.stop_awaiting(node, None);
         self.reported.remove(&node);
         let mut leaving = Vec::new();
@@ -168,6 +169,10 @@ impl Master {
         }
         let own = Duration::from_millis(view.payload.orphan_lifetime_ms.into());
         let lifetime = if own.is_zero() { self.orphan_lifetime } else { own.max(self.orphan_floor) };
+        let lifetime = if planted(Bug::OrphanEndsAtOnce) { Duration::ZERO } else { lifetime };
+        if planted(Bug::OrphanNeverEnds) {
+            return;
+        }
         self.expiries.insert((now.boot + lifetime, lock));
     }
 

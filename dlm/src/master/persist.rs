@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::IoFault;
+use crate::planted::{Bug, planted};
 use crate::slots::{Owner, boxed};
 use crate::table::{LvbUpdate, Phase, Standing};
 use mxlock_format::{LockRecord, LockState, LvbSequence, RECORD_BYTES, SectorImage};
@@ -124,7 +125,7 @@ impl Master {
             };
             carried && durable.covers(mode, persistent)
         });
-        if !ready {
+        if !ready && !planted(Bug::AckBeforeRecord) {
             return self.write_now(slot);
         }
         let (node, op) = (view.payload.node, view.payload.op);
@@ -172,6 +173,7 @@ impl Master {
             any.filter(|slot| *slot != NO_SLOT).map(|slot| (true, slot)).min()
         });
         match stays {
+            Some(_) if planted(Bug::ValueAckedEarly) => self.outcome(node, lock, op, OutcomeResult::Unlocked),
             Some((_, slot)) => {
                 self.lvb_waits.entry(slot).or_default().push(LvbWait { sequence, node, lock, op });
                 self.write_now(slot);
@@ -205,7 +207,10 @@ impl Master {
             epoch: if view.granted.is_some() { holder.token.table_epoch() } else { self.reign },
             lock: view.lock,
             token: holder.token,
-            table_epoch: self.reign,
+            table_epoch: match view.granted {
+                Some(_) if planted(Bug::StampNotRenewed) => holder.token.table_epoch(),
+                _ => self.reign,
+            },
             queue_position: view.position,
             persistent: holder.persistent,
             orphan: view.standing == Standing::Orphan,
@@ -229,7 +234,7 @@ impl Master {
 
     /// Writes a slot as its owner stands, if the disk says something else.
     pub(super) fn write_now(&mut self, slot: u32) {
-        if self.slots.is_busy(slot) {
+        if self.slots.is_busy(slot) && !planted(Bug::ClearOvertakesGrant) {
             return self.slots.mark_dirty(slot);
         }
         match self.slots.owner(slot) {
@@ -238,12 +243,15 @@ impl Master {
                 if let Settling::Release { .. } = view.payload.settling {
                     return self.clear(slot, Some(lock));
                 }
-                let record = self.record_of(&view);
+                let mut record = self.record_of(&view);
+                let durable = Self::durable_of(&record);
+                if planted(Bug::WantedNotRecorded) && view.phase() == Phase::Converting {
+                    (record.wanted, record.state) = (record.mode, LockState::Granted);
+                }
                 let image = record.encode();
                 if image.0 == *self.mirror.image(slot) {
                     return;
                 }
-                let durable = Self::durable_of(&record);
                 self.issue(slot, Some(boxed(image)), Some(durable), Some(lock));
             }
             Owner::Clearing => self.clear(slot, None),
@@ -270,6 +278,7 @@ impl Master {
     fn issue(&mut self, slot: u32, image: Option<Box<SectorImage>>, durable: Option<Durable>, lock: Option<LockId>) {
         // Without a lease nothing is written; this master is about to end (section 5).
         let Some(deadline) = self.lease_until else { return };
+        let deadline = if planted(Bug::WriteAfterLease) { BootTime(u64::MAX) } else { deadline };
         let io = self.take_io();
         self.slots.started(slot, io);
         match &image {
@@ -277,13 +286,17 @@ impl Master {
                 self.counters.records_written += 1;
                 self.mirror.set(slot, &image.0);
                 let now = &mut self.durable[slot as usize];
-                *now = now.zip(durable).map(|(old, new)| old.meet(new));
+                if !planted(Bug::InFlightRecordTrusted) {
+                    *now = now.zip(durable).map(|(old, new)| old.meet(new));
+                }
             }
             None => {
                 self.counters.records_cleared += 1;
                 self.mirror.set(slot, &[0; RECORD_BYTES]);
                 // Nothing rests on a record that is about to go.
-                self.durable[slot as usize] = None;
+                if !planted(Bug::StandingReusedLate) {
+                    self.durable[slot as usize] = None;
+                }
             }
         }
         self.writes.insert(io, WriteInfo { durable, lock });
@@ -316,6 +329,9 @@ impl Master {
             }
             self.slots.leave_behind(slot);
             if let Owner::Standing(_) = self.slots.owner(slot) {
+                if planted(Bug::RecordNotCleared) {
+                    continue;
+                }
                 self.give_up_standing(slot);
             }
             self.write_now(slot);
@@ -333,7 +349,9 @@ impl Master {
 
     /// The record of a slot may not be reused any more.
     fn give_up_standing(&mut self, slot: u32) {
-        if let Some(key) = self.standing_keys.remove(&slot) {
+        if !planted(Bug::StandingReusedLate)
+            && let Some(key) = self.standing_keys.remove(&slot)
+        {
             self.standing.remove(&key);
         }
         self.slots.set_owner(slot, Owner::Clearing);
@@ -365,7 +383,9 @@ impl Master {
     pub(super) fn record_written(&mut self, now: Now, io: IoId, result: Result<(), IoFault>) {
         let Some(info) = self.writes.remove(&io) else { return };
         let Some((slot, dirty)) = self.slots.ended(io) else { return };
-        if let Err(fault) = result {
+        if let Err(fault) = result
+            && !planted(Bug::WriteErrorIgnored)
+        {
             return self.write_failed(slot, info, fault);
         }
         self.durable[slot as usize] = info.durable;

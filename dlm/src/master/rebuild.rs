@@ -6,6 +6,7 @@
 use super::members::standing_of;
 use super::*;
 use crate::limits::TABLE_CHUNK_SLOTS;
+use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Restored, Standing};
 use mxlock_format::{LockRecord, LockState, Lvb, LvbSequence, RECORD_BYTES};
@@ -207,6 +208,9 @@ impl Master {
     fn restore_record(&mut self, now: Now, slot: u32, record: LockRecord, standing: Standing) -> bool {
         let lock = record.lock;
         let held = record.state != LockState::Waiting;
+        if !held && planted(Bug::WaitingRecordsDropped) {
+            return false;
+        }
         let restored = Restored {
             lock,
             resource: record.resource,
@@ -265,6 +269,7 @@ impl Master {
         let id = lock.lock;
         let position = lock.pending.as_ref().map_or(0, |pending| pending.position);
         self.next_position = self.next_position.max(position);
+        let position = if planted(Bug::FifoLost) { 1 } else { position };
         let restored = Restored {
             lock: id,
             resource: lock.resource,

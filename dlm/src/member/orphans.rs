@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::DETACHED_LIFETIME_MS;
+use crate::planted::{Bug, planted};
 
 impl Member {
     pub(crate) fn disconnected(&mut self, now: Now, conn: ConnId) {
@@ -116,7 +117,8 @@ impl Member {
     /// Releases a lock whose client is not there to be answered; a value it may have been changing cannot be trusted.
     fn release_silently(&mut self, id: LockId) {
         self.remove(id);
-        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: true, answer: false };
+        let invalidate_lvb = !planted(Bug::ValueValidAfterDeath);
+        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb, answer: false };
         self.send_operation(id, UNLOCK_OP, kind);
     }
 

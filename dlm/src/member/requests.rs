@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{DETACHED_LIFETIME_MS, MAX_LOCKS_PER_SESSION, MAX_ORPHAN_LIFETIME_MS, MAX_TIMEOUT_MS};
+use crate::planted::{Bug, planted};
 use mxlock_format::MAX_LVB_BYTES;
 use mxlock_proto::client::{AdoptRequest, ConvertRequest, LockRequest, UnlockRequest};
 use mxlock_proto::peer::NewLock;
@@ -257,6 +258,9 @@ impl Member {
             // Only the master knows whether the grant came first.
             pending.cancelled = Some(why);
             self.send_operation(id, op, OperationKind::Cancel);
+            if planted(Bug::AnsweredTwice) {
+                self.answer(id, op, Answer::Denied(why));
+            }
         } else {
             self.take_pending(id);
             self.answer(id, op, Answer::Denied(why));

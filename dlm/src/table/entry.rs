@@ -2,6 +2,7 @@
 
 use super::slab::NIL;
 use super::{LockFlags, Standing};
+use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, LockId, Lvb, Mode, Resource};
 
 /// A set of modes, one bit each.
@@ -135,6 +136,9 @@ pub(super) struct Lock<P> {
 impl<P> Lock<P> {
     /// The modes that others must not conflict with: the granted one, and for a possible holder the wanted one too.
     pub(super) fn held(&self) -> ModeSet {
+        if self.standing == Standing::Possible && planted(Bug::PossibleHoldersIgnored) {
+            return ModeSet::EMPTY;
+        }
         let possibly = if self.standing == Standing::Possible { self.wanted } else { None };
         self.granted.into_iter().chain(possibly).collect()
     }

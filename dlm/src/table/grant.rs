@@ -8,6 +8,7 @@
 use super::entry::{ModeSet, Queue};
 use super::slab::NIL;
 use super::{Effect, Grant, LockFlags, Table, lvb};
+use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, Mode};
 
 /// A request under test, in the table or not yet.
@@ -66,7 +67,8 @@ impl<P> Table<P> {
         let in_place = ask.first && !ask.flags.contains(LockFlags::QUECVT);
         // A conversion to a mode that its own covers takes nothing from anybody. In the kernel this follows from the
         // next test; here a possible holder may conflict with what is held already.
-        if in_place && ask.granted.is_some_and(|held| held.covers(mode)) {
+        let down = |held: Mode| held.covers(mode) || planted(Bug::PrToCwIsDown) && held as u8 >= mode as u8;
+        if in_place && ask.granted.is_some_and(down) {
             return true;
         }
         if self.conflicts(r, ask.me, ask.range, mode) {
@@ -77,7 +79,7 @@ impl<P> Table<P> {
         }
         // The kernel tests QUECVT before NOORDER on the first try only, so that a conversion with both is queued and then
         // granted whenever the queues are next looked at. Here it need not wait for that.
-        if ask.flags.contains(LockFlags::NOORDER) {
+        if ask.flags.contains(LockFlags::NOORDER) || planted(Bug::ReaderBarges) && ask.first {
             return true;
         }
         match ask.granted {

@@ -3,6 +3,7 @@
 use super::Table;
 use super::entry::{List, Lock, ModeSet, More, Queue};
 use super::slab::NIL;
+use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, Mode};
 
 /// The locks of one list, in order.
@@ -123,7 +124,7 @@ impl<P> Table<P> {
 
     /// Behind which lock of `queue` a request with this position goes; `NIL` is the head.
     pub(super) fn place(&self, r: u32, queue: Queue, position: u64, at_head: bool) -> u32 {
-        if at_head {
+        if at_head || planted(Bug::LifoWaiters) && queue == Queue::Waiting {
             return NIL;
         }
         let mut after = self.list(r, queue).tail;

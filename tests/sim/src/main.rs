@@ -1,6 +1,8 @@
 //! `mxlock-sim`: runs seeds, reports what they met, and fails with the first broken rule.
 
 use clap::Parser;
+#[cfg(feature = "planted")]
+use mxlock_dlm::planted::Bug;
 use mxlock_sim::coverage::Coverage;
 use mxlock_sim::{Outcome, keep_panics, run};
 use std::process::ExitCode;
@@ -36,11 +38,25 @@ struct Args {
     /// Goes on after a failing seed and lists them all.
     #[arg(long)]
     keep_going: bool,
+    /// Takes a rule out of the code under test.
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "BUG", value_parser = bug)]
+    plant: Option<Bug>,
+    /// Lists the bugs that can be planted.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    list_planted: bool,
 }
 
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     parts.filter(|(a, b)| a < b).ok_or_else(|| format!("'{text}' is not a range of seeds: use A..B with A below B"))
+}
+
+#[cfg(feature = "planted")]
+fn bug(text: &str) -> Result<Bug, String> {
+    let known = Bug::ALL.iter().find(|bug| bug.name() == text);
+    known.copied().ok_or_else(|| format!("'{text}' is no bug that can be planted: see --list-planted"))
 }
 
 fn main() -> ExitCode {
@@ -51,6 +67,11 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
+    #[cfg(feature = "planted")]
+    if args.list_planted {
+        Bug::ALL.iter().for_each(|bug| println!("{:<26} {}", bug.name(), bug.rule()));
+        return ExitCode::SUCCESS;
+    }
     keep_panics();
     let list = match work(&args) {
         Ok(list) => list,
@@ -114,6 +135,8 @@ fn run_all(args: &Args, list: &[(u64, u64)]) -> Vec<(Outcome, u64)> {
     std::thread::scope(|scope| {
         for _ in 0..args.threads.max(1) {
             scope.spawn(|| {
+                #[cfg(feature = "planted")]
+                mxlock_dlm::planted::plant(args.plant);
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed) as usize;
                     let stop = failed.load(Ordering::Relaxed) > 0 && !args.keep_going;
