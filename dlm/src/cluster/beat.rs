@@ -51,7 +51,7 @@ impl Cluster {
             },
             Some(write) => match self.sector.check(write, &read.region[self.node().index()]) {
                 Found::AsWritten => true,
-                Found::OwnOlder => false,
+                Found::OwnOlder | Found::Damaged => false,
                 Found::Foreign(found) => return self.stop(StopReason::ForeignIncarnation { found }),
                 Found::Changed => return self.stop(StopReason::SectorChanged),
             },

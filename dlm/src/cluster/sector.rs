@@ -15,9 +15,12 @@ pub(super) enum Found {
     AsWritten,
     /// An earlier write of ours that had failed, or one whose end is not known: the next beat replaces it.
     OwnOlder,
+    /// It cannot be read, or its checksum is wrong. Nobody decides anything while it is (section 4), and only its owner
+    /// knows what it said: the next beat writes it anew.
+    Damaged,
     /// Another daemon's.
     Foreign(Incarnation),
-    /// Damaged, or our own with contents that we never wrote.
+    /// Our own with contents that we did not write last: the disk loses or mixes up writes.
     Changed,
 }
 
@@ -103,9 +106,7 @@ impl OwnSector {
 
     /// Compares the own sector, as read after `write` had ended, with what was written.
     pub(super) fn check(&self, write: &BeatWrite, found: &Result<Heartbeat, HeartbeatError>) -> Found {
-        let Ok(found) = found else {
-            return if write.result.is_ok() { Found::Changed } else { Found::OwnOlder };
-        };
+        let Ok(found) = found else { return Found::Damaged };
         let pulse = Pulse::of(found);
         let older = self.uncertain.iter().any(|failed| failed.contains(pulse));
         let Some(image) = self.image(write.image) else { return Found::Changed };

@@ -256,6 +256,24 @@ fn a_lost_write_stops() {
     assert_eq!(bench.stop_reason(), Some(StopReason::SectorChanged));
 }
 
+/// "View changes stop until its owner rewrites it" (section 4): the owner finds its own sector damaged right after its
+/// write. If it stopped, nobody could write the sector anew, since a daemon does not claim a damaged slot.
+#[test]
+fn damage_in_the_own_sector_is_written_over() {
+    let mut bench = Bench::master();
+    let until = bench.cluster.lease_until();
+    let write = bench.write();
+    bench.disk[0] = damaged(0);
+    let read = bench.read();
+    bench.deliver(write, Some(Ok(read)));
+    assert_eq!(bench.stop_reason(), None);
+    assert_eq!(bench.cluster.lease_until(), until, "not a good beat");
+    bench.now_ms += R;
+    bench.beat();
+    assert_eq!(bench.own().state, NodeState::Member);
+    assert!(bench.cluster.is_master(bench.now()) && bench.cluster.lease_until() > until);
+}
+
 /// A write that ended in an error may land late, over a newer one: that is no reason to stop, but no good beat either.
 #[test]
 fn a_failed_write_that_lands_late_is_overwritten() {
