@@ -16,9 +16,10 @@ impl World {
         self.next_conn += 1;
         let conn = ConnId(self.next_conn);
         let now = self.now;
+        let dice = self.socket_dice(owner);
         self.conns.insert(
             conn,
-            Conn { owner, host, run, to_daemon: now, to_client: now, client_closed: false, daemon_closed: false },
+            Conn { owner, host, run, dice, to_daemon: now, to_client: now, client_closed: false, daemon_closed: false },
         );
         let at = self.after_socket(conn, true);
         self.schedule(at, Event::Opened { conn });
@@ -26,9 +27,9 @@ impl World {
     }
 
     fn after_socket(&mut self, conn: ConnId, to_daemon: bool) -> u64 {
-        let delay = self.dice.range(10 * US, 150 * US);
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&conn) else { return now };
+        let delay = conn.dice.range(10 * US, 150 * US);
         let last = if to_daemon { &mut conn.to_daemon } else { &mut conn.to_client };
         *last = (*last + 1).max(now + delay);
         *last
@@ -445,10 +446,10 @@ impl World {
             && daemon.watched.contains(&process.pid)
         {
             let run = daemon.run;
-            let at = now + self.dice.range(10 * US, 5 * MS);
+            let at = now + self.clients[client].dice.range(10 * US, 5 * MS);
             self.schedule(at, Event::ProcessGone { host, run, process });
         }
-        let at = now + self.dice.range(100 * MS, 5 * SEC);
+        let at = now + self.clients[client].dice.range(100 * MS, 5 * SEC);
         self.schedule(at, Event::Reborn { client });
     }
 

@@ -75,6 +75,34 @@ counters! {
     partitions: 200;
     /// Processes paused.
     pauses: 200;
+    /// Hosts that slept.
+    suspends: 100;
+    /// Daemons that died between two outputs.
+    deaths_between_outputs: 100;
+    /// Links taken in place of one that this end believed in.
+    links_replaced: 50;
+    /// Writes that ended in an error.
+    writes_failed: 500;
+    /// Writes that had ended in an error and landed later.
+    failed_writes_landed_late: 50;
+    /// Sectors left half written.
+    writes_torn: 10;
+    /// Reads that ended in an error, as a whole or for one sector.
+    reads_failed: 500;
+    /// Reads that returned old contents.
+    reads_stale: 10;
+    /// Writes that were acknowledged and did not land where they should.
+    writes_that_lied: 5;
+    /// Bits that flipped.
+    bits_flipped: 50;
+    /// Damaged records that a core found.
+    quarantined: 5;
+    /// Hosts that an operator switched off.
+    plugs_pulled: 5;
+    /// Lockstates that an operator formatted anew, after damage that nobody else can repair.
+    reformats: 0;
+    /// Verdicts that were not passed because the disk had lied to a recovery.
+    excused: 0;
     /// Client processes killed.
     client_deaths: 500;
     /// Client connections cut.

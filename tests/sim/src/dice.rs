@@ -1,10 +1,19 @@
 //! Randomness: every decision is a hash of (seed, component, ordinal), so that components do not disturb each other.
+//!
+//! A component is as small as it can be: one planned fault, one daemon run, one disk operation of a host, one direction
+//! of a link, one step of a client. So a fault that is taken out of a scenario leaves all others as they are, and a
+//! failing seed can be shrunk.
 
 /// A stream of decisions for one component of the world.
 #[derive(Clone, Debug)]
 pub struct Dice {
     key: u64,
     ordinal: u64,
+}
+
+/// The index of a component that is known by two numbers.
+pub fn both(one: usize, other: u32) -> u64 {
+    ((one as u64) << 32) | u64::from(other)
 }
 
 /// The finaliser of splitmix64: a bijection that spreads every bit.

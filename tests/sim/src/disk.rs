@@ -1,16 +1,19 @@
 //! The shared disk: real encoded sectors, one atomic write each (A1), everything else as unkind as A2 allows.
 //!
-//! A write of several sectors lands in pieces, in any order. A read samples its sectors at several moments. A stall, of
-//! the whole disk or of one host's path, holds everything up; a write that is held up for longer than A2 never lands and
-//! ends in an error. The writes of a crashed host land late, within A2, or never.
+//! A write of several sectors lands in pieces, in any order. A read samples its sectors at several moments. What else
+//! goes wrong with an operation is its [`Fate`], drawn when it is issued ([`crate::trouble`]).
+//!
+//! Where the disk does not do what it said (a lost or misdirected write, a rotten bit), [`Disk::promised`] knows what
+//! a slot should hold: the oracle of I3 judges the software by that, not by what the disk did.
 
-use crate::clock::{MS, Time, US};
-use crate::dice::{Dice, mix};
+use crate::clock::{Time, US};
+use crate::dice::{Dice, both, mix};
 use mxlock_dlm::io::{IoFault, IoId, Region};
 use mxlock_format::{
-    Geometry, Heartbeat, HeartbeatError, LockRecord, MAX_NODES, NodeId, RECORD_BYTES, SectorImage, Superblock,
+    Fault, Geometry, Heartbeat, HeartbeatError, LockRecord, MAX_NODES, NodeId, RECORD_BYTES, SectorImage, Superblock,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What an I/O is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub struct Issuer {
     pub host: usize,
     /// Which boot of the host.
     pub boot: u32,
-    /// Which daemon run, unique in the world.
+    /// Which daemon run.
     pub run: u32,
 }
 
@@ -41,6 +44,29 @@ pub enum Piece {
     Heartbeat(NodeId, Box<SectorImage>),
     /// Record sectors from a slot on, 512 bytes each.
     Records(u32, Vec<u8>),
+}
+
+/// What becomes of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It does what it should.
+    Good,
+    /// An error; a write never lands.
+    Error,
+    /// A write that ends in an error and has landed all the same.
+    ErrorLanded,
+    /// A write that ends in an error and lands later, within A2.
+    ErrorLate,
+    /// A write that ends in an error and leaves one sector half old, half new.
+    ErrorTorn,
+    /// A read that cannot read one of its sectors.
+    Unreadable,
+    /// A write that is acknowledged and never lands.
+    Lost,
+    /// A record write that is acknowledged and lands in this slot.
+    Misdirected(u32),
+    /// A read that returns what the disk held when the trouble began.
+    Stale,
 }
 
 /// A write under way.
@@ -56,10 +82,18 @@ pub struct Write {
     pub limit: Time,
     /// What has not landed yet.
     pub pieces: BTreeMap<u8, Piece>,
+    /// Pieces that the device has not answered yet.
+    pub unanswered: usize,
     /// How it ends.
     pub result: Result<(), IoFault>,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Its end was told; what is left of it lands late.
+    pub ended: bool,
     /// Its host has crashed and its fate was drawn.
     pub doomed: bool,
+    /// Its own randomness.
+    pub dice: Dice,
 }
 
 /// A read under way.
@@ -73,8 +107,12 @@ pub struct Read {
     pub issued: Time,
     /// Which record slots (first, count); `None`: the heartbeat region.
     pub slots: Option<(u32, u32)>,
+    /// What becomes of it.
+    pub fate: Fate,
     /// Samples still to take.
     pub samples_left: u8,
+    /// The sector that cannot be read, if it is its fate.
+    pub unreadable: u32,
     region: Vec<Option<Result<Heartbeat, HeartbeatError>>>,
     bytes: Vec<u8>,
 }
@@ -87,6 +125,21 @@ pub struct Changed {
     pub before: Option<LockRecord>,
 }
 
+/// What the disk held once, for stale reads.
+#[derive(Debug)]
+pub struct Snapshot {
+    heartbeats: Vec<Result<Heartbeat, HeartbeatError>>,
+    bytes: Vec<u8>,
+}
+
+/// The kinds of operation: each has its own ordinals on each host.
+#[derive(Clone, Copy)]
+enum Lane {
+    Beat,
+    Record,
+    Read,
+}
+
 /// Samples of one read.
 pub const READ_SAMPLES: u8 = 3;
 
@@ -96,49 +149,71 @@ pub struct Disk {
     pub geometry: Geometry,
     /// All heartbeat sectors, decoded as they landed.
     pub heartbeats: Vec<Result<Heartbeat, HeartbeatError>>,
+    heartbeat_bytes: Vec<[u8; RECORD_BYTES]>,
     bytes: Vec<u8>,
-    /// All record sectors, decoded as they landed.
+    /// All record sectors, decoded as they landed; one that cannot be decoded counts as none.
     pub records: Vec<Option<LockRecord>>,
+    /// Slots whose contents are not what the disk promised, with what that was.
+    pub broken: BTreeMap<u32, Option<LockRecord>>,
     /// Until when everything stalls.
     pub stalled_until: Time,
     /// Until when a host's path stalls.
     pub path_stalled_until: Vec<Time>,
+    /// What stale reads return, by host.
+    pub snapshots: BTreeMap<usize, Arc<Snapshot>>,
     /// Writes under way.
     pub writes: BTreeMap<u64, Write>,
     /// Reads under way.
     pub reads: BTreeMap<u64, Read>,
     next_id: u64,
-    /// The disk's own randomness.
-    pub dice: Dice,
-    /// Mean latency of an operation.
-    pub latency: Time,
+    seed: u64,
+    ordinals: Vec<[u32; 3]>,
+    latency: Time,
+    /// Operations in a million that take up to 1.5 s.
+    pub hiccups_ppm: u64,
 }
 
 impl Disk {
     /// A freshly formatted lockstate.
     pub fn new(
+        seed: u64,
         superblock: &Superblock,
         base_epoch: mxlock_format::Epoch,
         hosts: usize,
         latency: Time,
-        dice: Dice,
     ) -> Disk {
-        let slots = superblock.geometry.slot_count as usize;
-        Disk {
+        let mut disk = Disk {
             geometry: superblock.geometry,
-            heartbeats: NodeId::all()
-                .map(|node| Heartbeat::decode(node, Heartbeat::empty(node, superblock, base_epoch).encode().as_ref()))
-                .collect(),
-            bytes: vec![0; slots * RECORD_BYTES],
-            records: vec![None; slots],
+            heartbeats: Vec::new(),
+            heartbeat_bytes: Vec::new(),
+            bytes: Vec::new(),
+            records: Vec::new(),
+            broken: BTreeMap::new(),
             stalled_until: 0,
             path_stalled_until: vec![0; hosts],
+            snapshots: BTreeMap::new(),
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             next_id: 0,
-            dice,
+            seed,
+            ordinals: vec![[0; 3]; hosts],
             latency,
-        }
+            hiccups_ppm: 0,
+        };
+        disk.format(superblock, base_epoch);
+        disk
+    }
+
+    /// Writes every sector anew.
+    pub fn format(&mut self, superblock: &Superblock, base_epoch: mxlock_format::Epoch) {
+        let slots = superblock.geometry.slot_count as usize;
+        self.heartbeat_bytes =
+            NodeId::all().map(|node| Heartbeat::empty(node, superblock, base_epoch).encode().0).collect();
+        let sectors = NodeId::all().zip(&self.heartbeat_bytes);
+        self.heartbeats = sectors.map(|(node, bytes)| Heartbeat::decode(node, bytes)).collect();
+        self.bytes = vec![0; slots * RECORD_BYTES];
+        self.records = vec![None; slots];
+        self.broken.clear();
     }
 
     /// Until when I/O of `host` is held up.
@@ -146,15 +221,27 @@ impl Disk {
         self.stalled_until.max(self.path_stalled_until[host])
     }
 
-    /// How long an operation takes when nothing holds it up: microseconds mostly, seldom seconds.
-    fn duration(&mut self) -> Time {
-        if self.dice.chance(3_000) {
-            return self.dice.range(50 * MS, 1_500 * MS);
-        }
-        self.dice.spread(self.latency).max(10 * US)
+    /// The randomness of a host's next operation of a kind.
+    fn next_dice(&mut self, host: usize, lane: Lane) -> Dice {
+        let ordinal = &mut self.ordinals[host][lane as usize];
+        *ordinal += 1;
+        let name = match lane {
+            Lane::Beat => "beat",
+            Lane::Record => "record",
+            Lane::Read => "read",
+        };
+        Dice::new(self.seed, name, both(host, *ordinal))
     }
 
-    /// Starts a write; returns its id and when each piece is due to land.
+    /// How long an operation takes when nothing holds it up: microseconds mostly, seldom seconds.
+    fn duration(&self, dice: &mut Dice) -> Time {
+        if dice.chance(self.hiccups_ppm) {
+            return dice.range(50 * crate::clock::MS, 1_500 * crate::clock::MS);
+        }
+        dice.spread(self.latency).max(10 * US)
+    }
+
+    /// Starts a write; returns its id and when each piece is due to land. `fate` draws what becomes of it.
     pub fn write(
         &mut self,
         now: Time,
@@ -162,25 +249,55 @@ impl Disk {
         purpose: Purpose,
         limit: Time,
         pieces: Vec<Piece>,
+        fate: impl FnOnce(&mut Dice) -> Fate,
     ) -> (u64, Vec<(u8, Time)>) {
         self.next_id += 1;
         let id = self.next_id;
-        let due = (0..pieces.len()).map(|piece| (piece as u8, now + self.duration())).collect();
+        let lane = if purpose == Purpose::Beat { Lane::Beat } else { Lane::Record };
+        let mut dice = self.next_dice(by.host, lane);
+        let due = (0..pieces.len()).map(|piece| (piece as u8, now + self.duration(&mut dice))).collect();
+        let fate = fate(&mut dice);
+        let unanswered = pieces.len();
         let pieces = pieces.into_iter().enumerate().map(|(at, piece)| (at as u8, piece)).collect();
-        self.writes.insert(id, Write { by, purpose, issued: now, limit, pieces, result: Ok(()), doomed: false });
+        let write = Write {
+            by,
+            purpose,
+            issued: now,
+            limit,
+            pieces,
+            unanswered,
+            result: Ok(()),
+            fate,
+            ended: false,
+            doomed: false,
+            dice,
+        };
+        self.writes.insert(id, write);
         (id, due)
     }
 
     /// Starts a read; returns its id and the times of its samples.
-    pub fn read(&mut self, now: Time, by: Issuer, purpose: Purpose, slots: Option<(u32, u32)>) -> (u64, Vec<Time>) {
+    pub fn read(
+        &mut self,
+        now: Time,
+        by: Issuer,
+        purpose: Purpose,
+        slots: Option<(u32, u32)>,
+        fate: impl FnOnce(&mut Dice) -> Fate,
+    ) -> (u64, Vec<Time>) {
         self.next_id += 1;
         let id = self.next_id;
-        let step = self.duration() / u64::from(READ_SAMPLES) + 1;
-        let (region, bytes) = match slots {
-            None => (vec![None; MAX_NODES], Vec::new()),
-            Some((_, count)) => (Vec::new(), vec![0; count as usize * RECORD_BYTES]),
+        let mut dice = self.next_dice(by.host, Lane::Read);
+        let step = self.duration(&mut dice) / u64::from(READ_SAMPLES) + 1;
+        let fate = fate(&mut dice);
+        let (sectors, region, bytes) = match slots {
+            None => (MAX_NODES as u32, vec![None; MAX_NODES], Vec::new()),
+            Some((_, count)) => (count, Vec::new(), vec![0; count as usize * RECORD_BYTES]),
         };
-        let read = Read { by, purpose, issued: now, slots, samples_left: READ_SAMPLES, region, bytes };
+        // Of the region, one of the sectors that are in use.
+        let unreadable = dice.below(u64::from(sectors.min(if slots.is_none() { 8 } else { sectors }))) as u32;
+        let samples_left = READ_SAMPLES;
+        let read = Read { by, purpose, issued: now, slots, fate, samples_left, unreadable, region, bytes };
         self.reads.insert(id, read);
         (id, (1..=u64::from(READ_SAMPLES)).map(|sample| now + sample * step).collect())
     }
@@ -194,51 +311,150 @@ impl Disk {
         read.samples_left -= 1;
         let turn = u64::from(read.samples_left);
         let chosen = |sector: u64| mix(id ^ (sector << 32)) % u64::from(READ_SAMPLES) == turn;
+        let old = self.snapshots.get(&read.by.host).filter(|_| read.fate == Fate::Stale);
+        let (heartbeats, bytes) = match old {
+            Some(old) => (&old.heartbeats, &old.bytes),
+            None => (&self.heartbeats, &self.bytes),
+        };
         match read.slots {
             None => {
-                for (node, sector) in self.heartbeats.iter().enumerate().filter(|(node, _)| chosen(*node as u64)) {
+                for (node, sector) in heartbeats.iter().enumerate().filter(|(node, _)| chosen(*node as u64)) {
                     read.region[node] = Some(sector.clone());
                 }
             }
             Some((first, count)) => {
                 for at in (0..count as usize).filter(|at| chosen(*at as u64)) {
                     let from = (first as usize + at) * RECORD_BYTES;
-                    read.bytes[at * RECORD_BYTES..][..RECORD_BYTES]
-                        .copy_from_slice(&self.bytes[from..from + RECORD_BYTES]);
+                    read.bytes[at * RECORD_BYTES..][..RECORD_BYTES].copy_from_slice(&bytes[from..from + RECORD_BYTES]);
                 }
             }
         }
         read.samples_left == 0
     }
 
+    /// Remembers the disk as it is, for the stale reads of a host.
+    pub fn remember(&mut self, host: usize) {
+        let snapshot = Snapshot { heartbeats: self.heartbeats.clone(), bytes: self.bytes.clone() };
+        self.snapshots.insert(host, Arc::new(snapshot));
+    }
+
     /// Lets one piece land; returns the record sectors whose contents changed.
     ///
     /// # Panics
     /// When the bytes are not what the format crate writes: a core may write nothing else.
-    pub fn land(&mut self, piece: Piece) -> Vec<Changed> {
+    pub fn land(&mut self, piece: &Piece) -> Vec<Changed> {
         match piece {
             Piece::Heartbeat(node, image) => {
-                let heartbeat = Heartbeat::decode(node, &image.0[..]);
+                self.set_heartbeat(*node, image.0);
+                let heartbeat = &self.heartbeats[node.index()];
                 assert!(heartbeat.is_ok(), "a damaged heartbeat was written: {heartbeat:?}");
-                self.heartbeats[node.index()] = heartbeat;
+                Vec::new()
+            }
+            Piece::Records(first, bytes) => {
+                let sectors = (*first..).zip(bytes.chunks_exact(RECORD_BYTES));
+                sectors.filter_map(|(slot, sector)| self.land_record(slot, sector, true)).collect()
+            }
+        }
+    }
+
+    /// One sector of a piece is left half old, half new: the first `keep` bytes are new. Those before it have landed.
+    pub fn tear(&mut self, piece: &Piece, sector: usize, keep: usize) -> Vec<Changed> {
+        match piece {
+            Piece::Heartbeat(node, image) => {
+                let mut torn = self.heartbeat_bytes[node.index()];
+                torn[..keep].copy_from_slice(&image.0[..keep]);
+                self.set_heartbeat(*node, torn);
                 Vec::new()
             }
             Piece::Records(first, bytes) => {
                 let mut changed = Vec::new();
-                for (at, sector) in bytes.chunks_exact(RECORD_BYTES).enumerate() {
-                    let slot = first as usize + at;
-                    let old = &mut self.bytes[slot * RECORD_BYTES..][..RECORD_BYTES];
-                    if old != sector {
-                        old.copy_from_slice(sector);
-                        let record = LockRecord::decode(slot as u32, sector)
-                            .unwrap_or_else(|error| panic!("a damaged record was written: {error}"));
-                        let before = std::mem::replace(&mut self.records[slot], record);
-                        changed.push(Changed { slot: slot as u32, before });
+                for (at, whole) in bytes.chunks_exact(RECORD_BYTES).enumerate().take(sector + 1) {
+                    let slot = first + at as u32;
+                    if at < sector {
+                        changed.extend(self.land_record(slot, whole, true));
+                        continue;
                     }
+                    let mut torn: [u8; RECORD_BYTES] = self.record_bytes(slot).try_into().expect("a sector's bytes");
+                    torn[..keep].copy_from_slice(&whole[..keep]);
+                    changed.extend(self.land_record(slot, &torn, false));
                 }
                 changed
             }
         }
+    }
+
+    /// A bit of a record sector flips.
+    pub fn rot_record(&mut self, slot: u32, bit: usize) {
+        let mut bytes: [u8; RECORD_BYTES] = self.record_bytes(slot).try_into().expect("a sector's bytes");
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let promised = self.promised(slot).cloned();
+        self.land_record(slot, &bytes, false);
+        self.broken.insert(slot, promised);
+    }
+
+    /// A bit of a heartbeat sector flips.
+    pub fn rot_heartbeat(&mut self, node: NodeId, bit: usize) {
+        let mut bytes = self.heartbeat_bytes[node.index()];
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        self.set_heartbeat(node, bytes);
+    }
+
+    /// A record write was acknowledged and has not landed where it should.
+    pub fn forget(&mut self, piece: &Piece) {
+        if let Piece::Records(first, bytes) = piece {
+            for (slot, sector) in (*first..).zip(bytes.chunks_exact(RECORD_BYTES)) {
+                let wanted = LockRecord::decode(slot, sector).unwrap_or_default();
+                if self.records[slot as usize] != wanted {
+                    self.broken.insert(slot, wanted);
+                }
+            }
+        }
+    }
+
+    /// A record lands where it should not.
+    pub fn misdirect(&mut self, target: u32, sector: &[u8]) {
+        let promised = self.promised(target).cloned();
+        self.land_record(target, sector, false);
+        if self.records[target as usize] != promised {
+            self.broken.insert(target, promised);
+        }
+    }
+
+    fn set_heartbeat(&mut self, node: NodeId, bytes: [u8; RECORD_BYTES]) {
+        self.heartbeats[node.index()] = Heartbeat::decode(node, &bytes);
+        self.heartbeat_bytes[node.index()] = bytes;
+    }
+
+    fn land_record(&mut self, slot: u32, sector: &[u8], whole: bool) -> Option<Changed> {
+        if whole {
+            self.broken.remove(&slot);
+        }
+        let old = &mut self.bytes[slot as usize * RECORD_BYTES..][..RECORD_BYTES];
+        if old == sector {
+            return None;
+        }
+        old.copy_from_slice(sector);
+        let record = match LockRecord::decode(slot, sector) {
+            Ok(record) => record,
+            Err(error) => {
+                assert!(!whole, "a damaged record was written: {error}");
+                None
+            }
+        };
+        let before = std::mem::replace(&mut self.records[slot as usize], record);
+        Some(Changed { slot, before })
+    }
+
+    /// What a slot holds, or should hold, had the disk done what it said.
+    pub fn promised(&self, slot: u32) -> Option<&LockRecord> {
+        self.broken.get(&slot).map_or(self.records[slot as usize].as_ref(), Option::as_ref)
+    }
+
+    /// Whether a slot holds something that looks good and is not what was promised.
+    pub fn lies_at(&self, slot: u32) -> bool {
+        self.broken.get(&slot).is_some_and(|promised| {
+            self.records[slot as usize] != *promised && LockRecord::decode(slot, self.record_bytes(slot)).is_ok()
+        })
     }
 
     /// The bytes of a record sector.
@@ -246,9 +462,9 @@ impl Disk {
         &self.bytes[slot as usize * RECORD_BYTES..][..RECORD_BYTES]
     }
 
-    /// Whether a run still has writes under way.
+    /// Whether a run still waits for writes of its own to end.
     pub fn has_writes_of(&self, run: u32) -> bool {
-        self.writes.values().any(|write| write.by.run == run)
+        self.writes.values().any(|write| write.by.run == run && !write.ended)
     }
 }
 
@@ -258,15 +474,23 @@ impl Read {
     /// # Panics
     /// When not every sample was taken.
     pub fn into_region(self) -> Box<Region> {
-        let sectors: Vec<_> = self.region.into_iter().map(|sector| sector.expect("all samples were taken")).collect();
+        const EIO: i32 = 5;
+        let bad = (self.fate == Fate::Unreadable).then_some(self.unreadable as usize);
+        let mut sectors: Vec<_> =
+            self.region.into_iter().map(|sector| sector.expect("all samples were taken")).collect();
+        if let Some((bad, node)) = bad.and_then(|bad| Some((bad, NodeId::new(bad as u32)?))) {
+            sectors[bad] = Err(HeartbeatError { node, fault: Fault::Unreadable { errno: EIO } });
+        }
         match sectors.into_boxed_slice().try_into() {
             Ok(region) => region,
             Err(_) => unreachable!("a region has one sector per node"),
         }
     }
 
-    /// The record sectors as they were read.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// The record sectors as they were read, and those that could not be.
+    pub fn into_bytes(mut self) -> (Vec<u8>, Vec<u32>) {
+        let (Fate::Unreadable, Some((first, _))) = (self.fate, self.slots) else { return (self.bytes, Vec::new()) };
+        self.bytes[self.unreadable as usize * RECORD_BYTES..][..RECORD_BYTES].fill(0);
+        (self.bytes, vec![first + self.unreadable])
     }
 }

@@ -8,8 +8,10 @@
 //! | file | subject |
 //! |---|---|
 //! | `world` | true time, the queue of events, the hooks of the oracles |
-//! | `setup`, `faults` | what is drawn per seed; what goes wrong |
-//! | `clock`, `disk`, `net`, `links` | the fake world, as kind as DESIGN section 10 says and no kinder |
+//! | `setup`, `scenario` | what is drawn per seed; what of it is played |
+//! | `faults`, `trouble`, `operator` | what goes wrong, disks that fail, and what people do about it (`docs/faults.md`) |
+//! | `clock`, `disk`, `net` | the fake world, as kind as DESIGN section 10 says and no kinder |
+//! | `storage`, `links` | the disk and the network as a host has them |
 //! | `node` | the driver of a core: event loop, heartbeat thread, lease page, pauses |
 //! | `client`, `behaviour`, `hearing` | what clients know, do, and are told |
 //! | `oracle` | I1 to I9; I10 and liveness are in `run` |
@@ -28,12 +30,18 @@ pub mod hearing;
 pub mod links;
 pub mod net;
 pub mod node;
+pub mod operator;
 pub mod oracle;
 pub mod run;
+pub mod scenario;
 pub mod setup;
+pub mod shrink;
+pub mod speed;
+pub mod storage;
+pub mod trouble;
 pub mod world;
 
-pub use run::{Outcome, run};
+pub use run::{Outcome, play, run};
 
 use std::cell::RefCell;
 

@@ -12,11 +12,11 @@ fn wants(from: &Daemon, to: &Daemon) -> bool {
     from.peers.get(&to.node) == Some(&to.incarnation)
 }
 
-impl World {
-    fn end_host(pair: Pair, end: usize) -> usize {
-        [pair.0, pair.1][end]
-    }
+fn host_at(pair: Pair, end: usize) -> usize {
+    [pair.0, pair.1][end]
+}
 
+impl World {
     /// Looks at all links of a host: what is wanted and possible is connected, what is not wanted any more is broken.
     pub fn check_links_of(&mut self, host: usize) {
         for other in (0..self.hosts.len()).filter(|&other| other != host) {
@@ -36,18 +36,20 @@ impl World {
             self.break_link(pair, 5 * MS);
         }
         let link = self.net.link(pair);
-        if !wanted || link.conn != 0 || self.net.blocked.contains(&pair) {
+        if !wanted || link.conn != 0 || self.net.is_blocked(pair) {
             return;
         }
         let link = self.net.link(pair);
-        if link.up != [false; 2] || link.not_before > now {
+        // Whoever still believes in the old link does not dial; the other end may.
+        let believes = [0, 1].map(|end| link.up[end] != 0 && link.up_runs[end] == runs[end]);
+        if believes == [true; 2] || link.not_before > now {
             let at = link.not_before.max(now + 20 * MS);
             self.schedule(at, Event::CheckLink { pair });
             return;
         }
         let conn = self.net.connect();
-        let delays = [0, 1].map(|_| self.net.dice.range(100 * US, 60 * MS));
         let link = self.net.link(pair);
+        let delays = [0, 1].map(|_| link.dice.range(100 * US, 60 * MS));
         link.conn = conn;
         link.runs = runs;
         link.nodes = nodes;
@@ -57,52 +59,66 @@ impl World {
         }
     }
 
-    /// One end hears that the link stands.
+    /// One end hears that the link stands; it gives up an older one that it still believed in.
     pub fn link_up(&mut self, pair: Pair, conn: u64, end: usize) {
         let link = self.net.link(pair);
         if link.conn != conn {
             return;
         }
-        link.up[end] = true;
-        let runs = link.runs;
-        let peer = Self::end_host(pair, 1 - end);
+        let (runs, older) = (link.runs, link.up[end]);
+        if older != 0 {
+            self.coverage.links_replaced += 1;
+            self.link_down(pair, end, older);
+        }
+        let link = self.net.link(pair);
+        link.up[end] = conn;
+        link.up_runs[end] = runs[end];
+        link.up_nodes[end] = link.nodes[1 - end];
+        let peer = host_at(pair, 1 - end);
         let Some(daemon) = self.daemon(peer, runs[1 - end]) else { return };
         let input = Input::PeerUp { node: daemon.node, incarnation: daemon.incarnation };
-        self.tell(Self::end_host(pair, end), runs[end], input);
+        self.tell(host_at(pair, end), runs[end], input);
     }
 
     /// Breaks a link; both ends hear of it within `notice`, and connect again later.
     pub fn break_link(&mut self, pair: Pair, notice: u64) {
+        let link = self.net.link(pair);
+        let hear = [0, 1].map(|_| link.dice.range(1, notice.max(2)));
+        let pause = link.dice.range(10 * MS, 300 * MS);
+        self.break_link_heard(pair, hear, hear[0].max(hear[1]) + pause);
+    }
+
+    /// Breaks a link; the ends hear of it after these times, and may connect again after `pause`.
+    pub fn break_link_heard(&mut self, pair: Pair, hear: [u64; 2], pause: u64) {
         let now = self.now;
         let link = self.net.link(pair);
         if link.conn == 0 {
             return;
         }
         link.conn = 0;
+        link.not_before = now + pause;
+        let up = link.up;
         self.net.stranded.remove(&(pair, 0));
         self.net.stranded.remove(&(pair, 1));
-        let link = self.net.link(pair);
-        let (up, runs) = (link.up, link.runs);
-        let hear = [0, 1].map(|_| self.net.dice.range(1, notice.max(2)));
-        let pause = self.net.dice.range(10 * MS, 300 * MS);
-        self.net.link(pair).not_before = now + hear[0].max(hear[1]) + pause;
         for end in [0, 1] {
-            if up[end] {
-                let run = runs[end];
-                self.schedule(now + hear[end], Event::LinkDown { pair, end, run });
+            if up[end] != 0 {
+                self.schedule(now + hear[end], Event::LinkDown { pair, end, conn: up[end] });
             }
         }
-        let at = self.net.link(pair).not_before;
-        self.schedule(at, Event::CheckLink { pair });
+        self.schedule(now + pause, Event::CheckLink { pair });
     }
 
-    /// One end hears that the link is gone.
-    pub fn link_down(&mut self, pair: Pair, end: usize, run: u32) {
+    /// One end hears that the link is gone, unless it has taken a newer one since.
+    pub fn link_down(&mut self, pair: Pair, end: usize, conn: u64) {
         let link = self.net.link(pair);
-        link.up[end] = false;
+        if link.up[end] != conn {
+            return;
+        }
+        link.up[end] = 0;
         // The driver knows its peer by slot, also when that daemon is gone by now.
-        if let Some(node) = link.nodes[1 - end] {
-            self.tell(Self::end_host(pair, end), run, Input::PeerDown { node });
+        let (run, node) = (link.up_runs[end], link.up_nodes[end]);
+        if let Some(node) = node {
+            self.tell(host_at(pair, end), run, Input::PeerDown { node });
         }
     }
 
@@ -114,9 +130,10 @@ impl World {
         }
     }
 
-    /// A partition has outlasted the keep-alive.
+    /// A partition has outlasted the keep-alive. Also where it blocks one direction only: what is not acknowledged is
+    /// sent again for a while, then the link counts as broken.
     pub fn partition_noticed(&mut self, pair: Pair) {
-        if self.net.blocked.contains(&pair) {
+        if self.net.is_blocked(pair) {
             self.break_link(pair, SEC);
         }
     }
@@ -132,17 +149,20 @@ impl World {
         };
         let pair = pair(host, other);
         let end = end_of(pair, other);
+        let noise = self.setup.noise;
         let link = self.net.link(pair);
-        if link.conn == 0 || link.runs[1 - end] != run || !link.up[1 - end] {
+        if link.conn == 0 || link.runs[1 - end] != run || link.up[1 - end] != link.conn {
             return;
         }
         let conn = link.conn;
-        if self.storm && self.net.dice.chance(self.net.resets_ppm) {
+        let (breaks, twice) =
+            (link.frames[end].chance(noise.resets_ppm), link.frames[end].chance(noise.duplicates_ppm));
+        if self.storm && breaks {
             self.break_link(pair, 2 * SEC);
             return;
         }
         let arrival = self.net.arrival(now, pair, end);
-        if self.storm && self.net.dice.chance(self.net.duplicates_ppm) {
+        if self.storm && twice {
             let again = self.net.arrival(now, pair, end);
             self.schedule(again, Event::Frame { pair, conn, end, frame: frame.clone() });
         }
@@ -151,7 +171,7 @@ impl World {
 
     /// A frame arrives, if its link still stands; in a partition it waits for the end of it.
     pub fn frame_arrives(&mut self, pair: Pair, conn: u64, end: usize, frame: Box<PeerFrame>) {
-        let blocked = self.net.blocked.contains(&pair);
+        let blocked = self.net.blocked.contains(&(pair, end));
         let link = self.net.link(pair);
         if link.conn != conn {
             return;
@@ -162,22 +182,20 @@ impl World {
         }
         let run = link.runs[end];
         let node = frame.from;
-        self.tell(Self::end_host(pair, end), run, Input::Peer { node, frame: *frame });
+        self.tell(host_at(pair, end), run, Input::Peer { node, frame: *frame });
     }
 
-    /// The partition between a pair ends: what was on its way arrives, in order.
-    pub fn unblock(&mut self, pair: Pair) {
-        if !self.net.blocked.remove(&pair) {
+    /// The partition ends in one direction: what was on its way arrives, in order.
+    pub fn unblock(&mut self, pair: Pair, end: usize) {
+        if !self.net.blocked.remove(&(pair, end)) {
             return;
         }
-        for end in [0, 1] {
-            let frames = self.net.stranded.remove(&(pair, end)).unwrap_or_default();
-            let conn = self.net.link(pair).conn;
-            for frame in frames {
-                if conn != 0 {
-                    let arrival = self.net.arrival(self.now, pair, end);
-                    self.schedule(arrival, Event::Frame { pair, conn, end, frame });
-                }
+        let frames = self.net.stranded.remove(&(pair, end)).unwrap_or_default();
+        let conn = self.net.link(pair).conn;
+        for frame in frames {
+            if conn != 0 {
+                let arrival = self.net.arrival(self.now, pair, end);
+                self.schedule(arrival, Event::Frame { pair, conn, end, frame });
             }
         }
         self.check_link(pair);

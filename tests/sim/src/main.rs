@@ -4,15 +4,24 @@ use clap::Parser;
 #[cfg(feature = "planted")]
 use mxlock_dlm::planted::Bug;
 use mxlock_sim::coverage::Coverage;
-use mxlock_sim::{Outcome, keep_panics, run};
+use mxlock_sim::scenario::Scenario;
+use mxlock_sim::{Outcome, keep_panics, play, shrink, speed};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+const EXAMPLES: &str = "Examples:
+  mxlock-sim --seeds 0..200 --minutes 10
+  mxlock-sim --seed 17 --trace
+  mxlock-sim --shrink 17 > 17.scn
+  mxlock-sim --scenario 17.scn --trace
+  mxlock-sim --seeds 1000..101000 --minutes 10 --keep-going --threads 2";
+
 /// Simulates clusters of mxlock under faults and checks the invariants of DESIGN section 9.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:\n  mxlock-sim --seeds 0..200 --minutes 10\n  mxlock-sim --seed 17 --trace")]
+#[command(version, after_help = EXAMPLES)]
 struct Args {
     /// The seeds to run, from A up to but not including B.
     #[arg(long, value_name = "A..B", value_parser = seeds, default_value = "0..200")]
@@ -22,12 +31,21 @@ struct Args {
     seed: Option<u64>,
     /// Replays the seeds of this file: one per line, followed by its story; the first word may be N:MINUTES.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["seeds", "seed"])]
-    replay: Option<std::path::PathBuf>,
+    replay: Option<PathBuf>,
+    /// Plays this scenario, or all `.scn` files of this directory.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["seeds", "seed", "replay"])]
+    scenario: Option<PathBuf>,
+    /// Looks for the smallest part of this seed that still fails in the same way, and prints it as a scenario.
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "seed", "replay", "scenario"])]
+    shrink: Option<u64>,
+    /// Measures how much time of a calm cluster of 5 nodes one core simulates in a second.
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "replay", "scenario", "shrink"])]
+    speed: bool,
     /// Simulated minutes of storm per seed.
     #[arg(long, value_name = "M", default_value_t = 10)]
     minutes: u64,
-    /// Prints everything that happens.
-    #[arg(long, requires = "seed")]
+    /// Prints everything that happens; of a single seed or scenario.
+    #[arg(long)]
     trace: bool,
     /// Threads to run seeds on.
     #[arg(long, value_name = "T", default_value_t = 2)]
@@ -59,6 +77,12 @@ fn bug(text: &str) -> Result<Bug, String> {
     known.copied().ok_or_else(|| format!("'{text}' is no bug that can be planted: see --list-planted"))
 }
 
+/// A scenario, and how to see it again.
+struct Job {
+    scenario: Scenario,
+    again: String,
+}
+
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
@@ -73,26 +97,88 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     keep_panics();
-    let list = match work(&args) {
-        Ok(list) => list,
+    if args.speed {
+        println!("{}", speed::measure(args.minutes * 60));
+        return ExitCode::SUCCESS;
+    }
+    #[cfg(feature = "planted")]
+    mxlock_dlm::planted::plant(args.plant);
+    if let Some(seed) = args.shrink {
+        return print_shrunk(&Scenario::whole(seed, args.minutes));
+    }
+    let jobs = match jobs(&args) {
+        Ok(jobs) => jobs,
         Err(message) => {
             eprintln!("mxlock-sim: {message}");
             return ExitCode::from(64);
         }
     };
     let began = Instant::now();
-    let outcomes = run_all(&args, &list);
-    let took = began.elapsed();
+    let outcomes = run_all(&args, &jobs);
+    summary(&args, &outcomes, began.elapsed().as_secs_f64())
+}
 
+fn jobs(args: &Args) -> Result<Vec<Job>, String> {
+    let of_seed = |seed, minutes| Job {
+        scenario: Scenario::whole(seed, minutes),
+        again: format!("mxlock-sim --seed {seed} --minutes {minutes} --trace"),
+    };
+    let jobs: Vec<Job> = if let Some(file) = &args.replay {
+        let list = mxlock_sim::run::regressions(&read(file)?)?;
+        list.into_iter().map(|(seed, minutes)| of_seed(seed, minutes)).collect()
+    } else if let Some(path) = &args.scenario {
+        let mut files = vec![path.clone()];
+        if path.is_dir() {
+            let entries = std::fs::read_dir(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            files = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            files.retain(|file| file.extension().is_some_and(|extension| extension == "scn"));
+            files.sort();
+        }
+        let job = |file: PathBuf| {
+            let scenario = read(&file)?.parse().map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(Job { scenario, again: format!("mxlock-sim --scenario {} --trace", file.display()) })
+        };
+        files.into_iter().map(job).collect::<Result<_, String>>()?
+    } else {
+        let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
+        (from..to).map(|seed| of_seed(seed, args.minutes)).collect()
+    };
+    if args.trace && jobs.len() != 1 {
+        return Err("--trace is for a single seed or scenario".to_owned());
+    }
+    Ok(jobs)
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn print_shrunk(whole: &Scenario) -> ExitCode {
+    match shrink::shrink(whole) {
+        None => {
+            eprintln!("mxlock-sim: seed {} does not fail", whole.seed);
+            ExitCode::from(1)
+        }
+        Some(shrunk) => {
+            println!("# {:?}: {}", shrunk.failure.rule, shrunk.failure.message);
+            print!("{}", shrunk.scenario);
+            eprintln!("{}", shrunk.story());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn summary(args: &Args, outcomes: &[Outcome], took: f64) -> ExitCode {
     let mut total = Coverage::default();
     let mut failures = 0;
-    for (outcome, _) in &outcomes {
+    for outcome in outcomes {
         total += outcome.coverage;
         failures += u64::from(outcome.failure.is_some());
     }
-    print!("{} seeds in {:.1} s\n{}", outcomes.len(), took.as_secs_f64(), total.table());
-    if let (Some(seed), [(outcome, _)]) = (args.seed, &outcomes[..]) {
-        println!("seed {seed}: trace hash {:016x}", outcome.hash);
+    let hours = total.simulated_s as f64 / 3_600.0;
+    print!("{} seeds, {hours:.1} simulated hours in {took:.1} s\n{}", outcomes.len(), total.table());
+    if let [outcome] = outcomes {
+        println!("seed {}: trace hash {:016x}", outcome.seed, outcome.hash);
     }
     let low = if args.floors { total.below_floor() } else { Vec::new() };
     for line in &low {
@@ -106,29 +192,20 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Seeds with their minutes.
-fn work(args: &Args) -> Result<Vec<(u64, u64)>, String> {
-    if let Some(file) = &args.replay {
-        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        return mxlock_sim::run::regressions(&text);
-    }
-    let (from, to) = args.seed.map_or(args.seeds, |seed| (seed, seed + 1));
-    Ok((from..to).map(|seed| (seed, args.minutes)).collect())
-}
-
 /// Says at once what a seed broke, and how to see it again.
-fn report(outcome: &Outcome, minutes: u64) {
+fn report(outcome: &Outcome, job: &Job) {
     let (seed, Some(failure)) = (outcome.seed, &outcome.failure) else { return };
     println!(
-        "seed {seed}: {:?} broken after {}.{:03} s: {}\n  reproduce: mxlock-sim --seed {seed} --minutes {minutes} --trace",
+        "seed {seed}: {:?} broken after {}.{:03} s: {}\n  reproduce: {}",
         failure.rule,
         failure.at / 1_000_000_000,
         failure.at / 1_000_000 % 1_000,
         failure.message,
+        job.again,
     );
 }
 
-fn run_all(args: &Args, list: &[(u64, u64)]) -> Vec<(Outcome, u64)> {
+fn run_all(args: &Args, jobs: &[Job]) -> Vec<Outcome> {
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
     let outcomes = Mutex::new(Vec::new());
@@ -140,16 +217,16 @@ fn run_all(args: &Args, list: &[(u64, u64)]) -> Vec<(Outcome, u64)> {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed) as usize;
                     let stop = failed.load(Ordering::Relaxed) > 0 && !args.keep_going;
-                    let Some(&(seed, minutes)) = list.get(at).filter(|_| !stop) else { return };
-                    let outcome = run(seed, minutes, args.trace);
-                    report(&outcome, minutes);
+                    let Some(job) = jobs.get(at).filter(|_| !stop) else { return };
+                    let outcome = play(&job.scenario, args.trace);
+                    report(&outcome, job);
                     failed.fetch_add(u64::from(outcome.failure.is_some()), Ordering::Relaxed);
-                    outcomes.lock().expect("no thread panics here").push((at, outcome, minutes));
+                    outcomes.lock().expect("no thread panics here").push((at, outcome));
                 }
             });
         }
     });
     let mut outcomes = outcomes.into_inner().expect("no thread panics here");
-    outcomes.sort_by_key(|(at, ..)| *at);
-    outcomes.into_iter().map(|(_, outcome, minutes)| (outcome, minutes)).collect()
+    outcomes.sort_by_key(|(at, _)| *at);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -1,10 +1,11 @@
 //! The network: authenticated links between daemons, as TCP gives them.
 //!
 //! Within a link frames arrive in order. A link breaks when it is cut, when a partition outlasts the keep-alive, or
-//! when an end dies; what was on its way is lost. Each end hears of the break, and of the next link, in its own time.
+//! when an end dies; what was on its way is lost. Each end hears of the break, and of the next link, in its own time:
+//! an end that has not heard of a break yet takes the next link in place of the old one, as the daemon does.
 
-use crate::clock::Time;
-use crate::dice::Dice;
+use crate::clock::{SEC, Time};
+use crate::dice::{Dice, both};
 use mxlock_format::NodeId;
 use mxlock_proto::peer::PeerFrame;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub type Pair = (usize, usize);
 
 /// The state of a pair's link.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Link {
     /// Number of the connection; 0 when there is none.
     pub conn: u64,
@@ -21,31 +22,35 @@ pub struct Link {
     pub runs: [u32; 2],
     /// Their slots.
     pub nodes: [Option<NodeId>; 2],
-    /// Whether an end believes it is up.
-    pub up: [bool; 2],
+    /// The connection that each end believes in; 0: none.
+    pub up: [u64; 2],
+    /// The run that believes so.
+    pub up_runs: [u32; 2],
+    /// The slot at the other end of it.
+    pub up_nodes: [Option<NodeId>; 2],
     /// When the last frame towards an end arrives: frames never overtake.
     pub last_arrival: [Time; 2],
     /// No new connection before.
     pub not_before: Time,
+    /// What is drawn for connections.
+    pub dice: Dice,
+    /// What is drawn for frames towards each end.
+    pub frames: [Dice; 2],
 }
 
 /// All links.
 pub struct Net {
-    /// By pair.
-    pub links: BTreeMap<Pair, Link>,
-    /// Pairs that cannot reach each other.
-    pub blocked: BTreeSet<Pair>,
+    seed: u64,
+    links: BTreeMap<Pair, Link>,
+    /// Directions, by pair and receiving end, in which nothing gets through.
+    pub blocked: BTreeSet<(Pair, usize)>,
     /// Frames that wait for the end of a partition, by pair and end.
     pub stranded: BTreeMap<(Pair, usize), Vec<Box<PeerFrame>>>,
+    /// Hosts that take frames late, with the end of it.
+    pub slow_until: BTreeMap<usize, Time>,
     next_conn: u64,
-    /// The network's own randomness.
-    pub dice: Dice,
     /// Mean delay of a frame.
     pub latency: Time,
-    /// Frames in a million that arrive twice.
-    pub duplicates_ppm: u64,
-    /// Frames in a million that break their link.
-    pub resets_ppm: u64,
 }
 
 /// The pair of two hosts.
@@ -60,16 +65,15 @@ pub fn end_of(pair: Pair, host: usize) -> usize {
 
 impl Net {
     /// No link yet.
-    pub fn new(dice: Dice, latency: Time, duplicates_ppm: u64, resets_ppm: u64) -> Net {
+    pub fn new(seed: u64, latency: Time) -> Net {
         Net {
+            seed,
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
             stranded: BTreeMap::new(),
+            slow_until: BTreeMap::new(),
             next_conn: 0,
-            dice,
             latency,
-            duplicates_ppm,
-            resets_ppm,
         }
     }
 
@@ -81,13 +85,38 @@ impl Net {
 
     /// The pair's link.
     pub fn link(&mut self, pair: Pair) -> &mut Link {
-        self.links.entry(pair).or_default()
+        let seed = self.seed;
+        self.links.entry(pair).or_insert_with(|| {
+            let which = both(pair.0, pair.1 as u32);
+            Link {
+                conn: 0,
+                runs: [0; 2],
+                nodes: [None; 2],
+                up: [0; 2],
+                up_runs: [0; 2],
+                up_nodes: [None; 2],
+                last_arrival: [0; 2],
+                not_before: 0,
+                dice: Dice::new(seed, "link", which),
+                frames: ["frames to the first", "frames to the second"].map(|name| Dice::new(seed, name, which)),
+            }
+        })
+    }
+
+    /// Whether nothing gets through between a pair, in one direction or both.
+    pub fn is_blocked(&self, pair: Pair) -> bool {
+        self.blocked.contains(&(pair, 0)) || self.blocked.contains(&(pair, 1))
     }
 
     /// When a frame sent now to `end` arrives.
     pub fn arrival(&mut self, now: Time, pair: Pair, end: usize) -> Time {
-        let delay = self.dice.spread(self.latency);
+        let latency = self.latency;
+        let slow = self.slow_until.get(&[pair.0, pair.1][end]).is_some_and(|&until| until > now);
         let link = self.link(pair);
+        let mut delay = link.frames[end].spread(latency);
+        if slow {
+            delay += link.frames[end].below(2 * SEC);
+        }
         let at = (now + delay).max(link.last_arrival[end] + 1);
         link.last_arrival[end] = at;
         at

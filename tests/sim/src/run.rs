@@ -3,6 +3,7 @@
 use crate::clock::{SEC, Time};
 use crate::coverage::Coverage;
 use crate::oracle::Rule;
+use crate::scenario::Scenario;
 use crate::world::{Failure, World};
 use mxlock_proto::client::AdminRequest;
 use mxlock_proto::report::Condition;
@@ -19,6 +20,10 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// The hash of the whole trace.
     pub hash: u64,
+    /// Outputs of all cores.
+    pub outputs: u64,
+    /// The steps that clients took in the storm.
+    pub steps: Vec<(usize, u32)>,
 }
 
 /// True time within which everything must be well after the storm: orphans live for 30 s, a clone of a slot is watched
@@ -27,12 +32,18 @@ const HEALED_WITHIN: Time = 240 * SEC;
 
 /// Runs one seed for `minutes` of storm. With `trace`, prints everything that happens.
 pub fn run(seed: u64, minutes: u64, trace: bool) -> Outcome {
+    play(&Scenario::whole(seed, minutes), trace)
+}
+
+/// Plays a scenario. With `trace`, prints everything that happens.
+pub fn play(scenario: &Scenario, trace: bool) -> Outcome {
+    let seed = scenario.seed;
     let mut world = None;
     let ended = catch_unwind(AssertUnwindSafe(|| {
-        let world = world.insert(World::new(seed, trace));
-        weather(world, minutes * 60 * SEC);
+        let world = world.insert(World::new(scenario, trace));
+        weather(world, scenario.storm());
     }));
-    let mut world = world.unwrap_or_else(|| World::new(seed, false));
+    let mut world = world.unwrap_or_else(|| World::new(scenario, false));
     if let Err(panic) = ended {
         let text = panic
             .downcast_ref::<String>()
@@ -46,22 +57,24 @@ pub fn run(seed: u64, minutes: u64, trace: bool) -> Outcome {
     world.coverage.simulated_s = world.now / SEC;
     let hash = world.log.hash();
     let failure = world.failure.take();
-    let coverage = world.coverage;
+    let (coverage, outputs) = (world.coverage, world.outputs);
+    let steps = std::mem::take(&mut world.steps);
     // After a panic a core may be in any state: dropping it could panic again.
     let _ = catch_unwind(AssertUnwindSafe(move || drop(world)));
-    Outcome { seed, failure, coverage, hash }
+    Outcome { seed, failure, coverage, hash, outputs, steps }
 }
 
 fn weather(world: &mut World, storm: Time) {
     world.run_until(storm);
     world.heal();
-    let limit = world.now + HEALED_WITHIN;
+    let healed_at = world.now;
     let mut unwell = String::new();
-    while world.failure.is_none() && world.now < limit {
+    while world.failure.is_none() && world.now < world.formats_at.unwrap_or(healed_at) + HEALED_WITHIN {
         world.statuses.clear();
         for host in 0..world.hosts.len() {
             world.ask_operator(host, AdminRequest::Status);
         }
+        world.tend(world.now - healed_at);
         let next = world.now + 3 * SEC;
         world.run_until(next);
         match wellness(world) {
@@ -83,7 +96,7 @@ fn wellness(world: &World) -> Result<(), String> {
         if let Some((seq, held)) = client.locks.iter().next() {
             return Err(format!("client {at} on host {} still has lock {seq}: {held:?}", client.host));
         }
-        if !client.welcomed {
+        if !client.welcomed && world.scenario.has_client(at) {
             return Err(format!("client {at} has no session"));
         }
     }
@@ -116,7 +129,8 @@ fn wellness(world: &World) -> Result<(), String> {
 
 /// I10: at rest the decoded table equals memory. Nobody has locks any more, so both are empty.
 fn at_rest(world: &mut World) {
-    let rest = world.now + 3 * SEC;
+    // Damage that no write went over is found by the next scrub, a minute after the last one at most.
+    let rest = world.now + if world.disk.broken.is_empty() { 3 * SEC } else { 70 * SEC };
     world.run_until(rest);
     if world.failure.is_some() {
         return;

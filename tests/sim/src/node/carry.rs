@@ -1,0 +1,229 @@
+//! What the core wants done.
+
+use crate::clock::{MS, SEC};
+use crate::coverage::Coverage;
+use crate::disk::{Piece, Purpose};
+use crate::oracle::Rule;
+use crate::world::{Event, World};
+use mxlock_dlm::event::{Event as Said, StopReason};
+use mxlock_dlm::io::{ConnId, Input, IoFault, IoId, Output};
+use mxlock_dlm::time::BootTime;
+use mxlock_format::{NodeState, RECORD_BYTES, SectorImage};
+use mxlock_proto::client::{Answer, Denial, Response};
+
+impl World {
+    /// Carries one output out.
+    pub(super) fn carry_out(&mut self, host: usize, output: Output) {
+        let now = self.now;
+        if self.log.on {
+            self.log.line(now, &format!("h{host} -> {}", short(&format!("{output:?}"))));
+        }
+        let node_uuid = self.hosts[host].node_uuid;
+        let Some(daemon) = self.hosts[host].daemon.as_mut() else { return };
+        let run = daemon.run;
+        match output {
+            Output::Heartbeat { image, heartbeat, urgent } => {
+                let own = heartbeat.node == daemon.node && heartbeat.node_uuid == node_uuid;
+                daemon.shown = heartbeat.incarnation;
+                daemon.resigned = heartbeat.state == NodeState::Resigned;
+                daemon.thread.newest = Some((image, heartbeat));
+                if !own {
+                    self.fail(Rule::I6, format!("host {host} publishes a heartbeat that is not its own"));
+                }
+                if urgent {
+                    self.beat_soon(host);
+                }
+            }
+            Output::Look => self.beat_soon(host),
+            Output::Lease { until } => self.set_page(host, run, until),
+            Output::WriteRecord { io, slot, image, deadline } => {
+                let bytes = image.map_or_else(|| SectorImage::zeroed().0.to_vec(), |image| image.0.to_vec());
+                self.write_records(host, io, slot, bytes, deadline);
+            }
+            Output::WriteTable { io, first_slot, count, deadline } => {
+                let mirror = daemon.core.mirror();
+                let mut bytes = Vec::with_capacity(count as usize * RECORD_BYTES);
+                for slot in first_slot..first_slot + count {
+                    bytes.extend_from_slice(&mirror.image(slot)[..]);
+                }
+                self.write_records(host, io, first_slot, bytes, deadline);
+            }
+            Output::ReadTable { io, first_slot, count } => {
+                self.read_disk(host, run, Purpose::Core(io), Some((first_slot, count)));
+            }
+            Output::Quarantine { slot, reason, .. } => {
+                self.quarantined(host, slot, &reason);
+            }
+            Output::NewIncarnation { incarnation } => {
+                daemon.incarnation = incarnation;
+                self.break_links_of(host);
+            }
+            Output::Peers(peers) => {
+                daemon.peers = peers.into_iter().map(|peer| (peer.node, peer.incarnation)).collect();
+                self.check_links_of(host);
+            }
+            Output::Send { to, frame } => self.send_frame(host, to, frame),
+            Output::Reply { conn, response, valid_until } => self.reply(host, conn, response, valid_until),
+            Output::Close { conn } => self.close_towards_client(conn),
+            Output::Watch { process } => {
+                daemon.watched.insert(process.pid);
+                if !self.process_lives(process.pid) {
+                    self.schedule(now + MS, Event::ProcessGone { host, run, process });
+                }
+            }
+            Output::Unwatch { process } => {
+                daemon.watched.remove(&process.pid);
+            }
+            Output::Log(said) => self.hear(host, said),
+            Output::Stop { reason } => {
+                let wait = match reason {
+                    StopReason::Shutdown | StopReason::Left => self.setup.stopped_for,
+                    _ => daemon.dice.range(500 * MS, 3 * SEC),
+                };
+                self.trace(|| format!("h{host}: stops: {reason}"));
+                self.end_daemon(host);
+                self.schedule_start(host, now + wait);
+            }
+        }
+    }
+
+    fn set_page(&mut self, host: usize, run: u32, until: Option<BootTime>) {
+        let was_valid = self.hosts[host].page_valid(run, self.now);
+        self.hosts[host].pages.insert(run, until);
+        if !was_valid && self.hosts[host].page_valid(run, self.now) {
+            self.page_revived(host, run);
+        }
+    }
+
+    fn write_records(&mut self, host: usize, io: IoId, first: u32, bytes: Vec<u8>, deadline: BootTime) {
+        let now = self.now;
+        let count = (bytes.len() / RECORD_BYTES) as u32;
+        let me = &self.hosts[host];
+        let boot = me.clock.boot(now);
+        let Some(daemon) = &me.daemon else { return };
+        let (run, acts) = (daemon.run, daemon.acts_as_master(me, now));
+        let overlap = daemon.writing.values().any(|&(at, length)| first < at + length && at < first + count);
+        if boot > deadline {
+            self.expire(host, run, io);
+            return;
+        }
+        if overlap {
+            self.fail(Rule::I6, format!("host {host} writes slot {first} (+{count}) while a write of it is in flight"));
+        }
+        if !acts {
+            self.fail(
+                Rule::I6,
+                format!("host {host} writes slot {first} (+{count}) without being master in its lease"),
+            );
+        }
+        if let Some(other) = self.other_master(host) {
+            self.fail(Rule::I4, format!("host {host} writes records while host {other} acts as master"));
+        }
+        if let Some(daemon) = self.daemon(host, run) {
+            daemon.writing.insert(io, (first, count));
+        }
+        let pieces = split(first, bytes, count);
+        self.write_disk(host, run, Purpose::Core(io), pieces);
+    }
+
+    fn expire(&mut self, host: usize, run: u32, io: IoId) {
+        if let Some(daemon) = self.daemon(host, run) {
+            daemon.inbox.push_back(Input::Written { io, result: Err(IoFault::Expired) });
+        }
+    }
+
+    /// Another host's daemon that acts as master now.
+    pub fn other_master(&self, host: usize) -> Option<usize> {
+        self.hosts.iter().enumerate().position(|(other, them)| {
+            other != host && them.daemon.as_ref().is_some_and(|daemon| daemon.acts_as_master(them, self.now))
+        })
+    }
+
+    /// A reply goes to its client, unless its promise has ended (section 2).
+    fn reply(&mut self, host: usize, conn: ConnId, response: Response, valid_until: Option<BootTime>) {
+        let boot = self.hosts[host].clock.boot(self.now);
+        if let (Some(until), Response::Answer { seq, op, .. }) = (valid_until, &response)
+            && boot >= until
+        {
+            let (seq, op) = (*seq, *op);
+            if let Some(daemon) = self.hosts[host].daemon.as_mut() {
+                daemon.inbox.push_back(Input::Undelivered { conn, seq, op });
+            }
+            self.respond(conn, Response::Answer { seq, op, answer: Answer::Denied(Denial::LeaseLost) });
+            return;
+        }
+        if let Response::Answer { seq, answer: Answer::Granted(grant) | Answer::GrantedDemoted(grant), .. } = &response
+        {
+            if valid_until.is_none() {
+                self.fail(Rule::I1, format!("host {host} promises a lock without saying until when"));
+            }
+            self.check_record_before_telling(host, conn, *seq, grant.mode);
+        }
+        self.respond(conn, response);
+    }
+
+    /// What a core says happened: coverage, and what the oracle of views needs.
+    fn hear(&mut self, host: usize, said: Said) {
+        let now = self.now;
+        self.log.fold(host as u64);
+        self.trace(|| format!("h{host}: {said}"));
+        count(&mut self.coverage, &said);
+        let Some(daemon) = self.hosts[host].daemon.as_mut() else { return };
+        match said {
+            Said::SlotConfirmed { node } => self.hosts[host].remembered = Some(node),
+            Said::Resigned { .. } => daemon.resigned = true,
+            Said::FencingBlocked { node } => self.asked_to_fence(host, node),
+            Said::ViewCommitted { view, .. } => {
+                let older = daemon.view.is_some_and(|known| view.epoch < known.epoch);
+                daemon.view = Some(view);
+                let acts = self.hosts[host].daemon.as_ref().is_some_and(|d| d.acts_as_master(&self.hosts[host], now));
+                if older {
+                    self.fail(Rule::I4, format!("host {host} goes back to view {}", view.epoch));
+                }
+                let seen = self.oracles.views.committed(view, now);
+                self.judge(Rule::I4, seen);
+                if acts && let Some(other) = self.other_master(host) {
+                    self.fail(Rule::I4, format!("hosts {host} and {other} both act as master"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn count(coverage: &mut Coverage, said: &Said) {
+    match said {
+        Said::ElectionLost { .. } => coverage.elections_lost += 1,
+        Said::ValueAdopted { .. } => coverage.values_adopted += 1,
+        Said::LeaseLost => coverage.leases_lost += 1,
+        Said::LeaseRegained { .. } => coverage.leases_regained += 1,
+        Said::Resigned { .. } => coverage.resignations += 1,
+        Said::ClaimsJudged { standing, .. } => coverage.claims_stood += standing,
+        Said::ScrubRepaired { .. } => coverage.scrub_repairs += 1,
+        Said::RecoveryReports { waiters, possible_holders, .. } => {
+            coverage.recoveries_with_waiters += u64::from(*waiters > 0);
+            coverage.recoveries_with_possible_holders += u64::from(*possible_holders > 0);
+        }
+        _ => {}
+    }
+}
+
+/// Large table writes land in up to four pieces.
+fn split(first: u32, bytes: Vec<u8>, count: u32) -> Vec<Piece> {
+    if count < 8 {
+        return vec![Piece::Records(first, bytes)];
+    }
+    let part = count.div_ceil(4) as usize;
+    bytes
+        .chunks(part * RECORD_BYTES)
+        .enumerate()
+        .map(|(at, chunk)| Piece::Records(first + (at * part) as u32, chunk.to_vec()))
+        .collect()
+}
+
+pub(super) fn short(text: &str) -> String {
+    match text.char_indices().nth(400) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

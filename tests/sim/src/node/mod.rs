@@ -1,0 +1,155 @@
+//! A host and its daemon as the core's driver.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `life` | how a daemon starts and ends |
+//! | `drive` | the event loop: inputs, wake-ups, pauses, deaths between two outputs |
+//! | `beat` | the heartbeat thread |
+//! | `carry` | what the core wants done |
+
+mod beat;
+mod carry;
+mod drive;
+mod life;
+
+pub use beat::Thread;
+
+use crate::clock::{Clock, Time};
+use crate::dice::Dice;
+use crate::world::Event;
+use mxlock_dlm::Core;
+use mxlock_dlm::io::{ConnId, Input, IoId};
+use mxlock_dlm::time::BootTime;
+use mxlock_format::{Incarnation, NodeId, Uuid, View};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A machine.
+pub struct Host {
+    /// Its clock since its last boot.
+    pub clock: Clock,
+    /// How fast its clocks run.
+    pub drift_ppm: i64,
+    /// Which boot it is.
+    pub boot: u32,
+    /// How often a daemon was started.
+    pub runs: u32,
+    /// It is suspended until then: no process runs, no frame is taken, the clock goes on.
+    pub asleep_until: Time,
+    /// Its state directory was copied from another host.
+    pub cloned: bool,
+    /// Whether it is on.
+    pub on: bool,
+    /// Which installation.
+    pub node_uuid: Uuid,
+    /// Which boot, as on disk.
+    pub boot_id: Uuid,
+    /// `--node`.
+    pub wish: Option<NodeId>,
+    /// The slot that its state directory remembers.
+    pub remembered: Option<NodeId>,
+    /// The daemon, when it runs.
+    pub daemon: Option<Daemon>,
+    /// The run that is reading the region before its start.
+    pub starting: Option<u32>,
+    /// The last run, and when it ended.
+    pub ended: Option<(u32, Time)>,
+    /// When a start is due.
+    pub start_at: Option<Time>,
+    /// Lease pages by daemon run; a page outlives its daemon.
+    pub pages: BTreeMap<u32, Option<BootTime>>,
+}
+
+/// What is paused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pause {
+    /// The core's thread only.
+    Core,
+    /// The whole process.
+    Process,
+}
+
+/// A running daemon.
+pub struct Daemon {
+    /// Unique in the world.
+    pub run: u32,
+    /// The code under test.
+    pub core: Box<Core>,
+    /// Its slot.
+    pub node: NodeId,
+    /// Its incarnation, on links.
+    pub incarnation: Incarnation,
+    /// Its incarnation, as it last published it.
+    pub shown: Incarnation,
+    /// Inputs not handled yet.
+    pub inbox: VecDeque<Input>,
+    /// When a wake-up is scheduled.
+    pub wake_at: Option<Time>,
+    /// Wake-ups without time passing: a core that asks for ever more of them spins.
+    pub spins: u32,
+    /// Whether it is paused.
+    pub paused: Option<Pause>,
+    /// Steps of the heartbeat thread that wait for the end of a pause.
+    pub held_steps: Vec<Event>,
+    /// The heartbeat thread.
+    pub thread: Thread,
+    /// When the core last ran.
+    pub last_core_run: Time,
+    /// Peers to keep links with.
+    pub peers: BTreeMap<NodeId, Incarnation>,
+    /// Processes to watch.
+    pub watched: BTreeSet<u32>,
+    /// Open client connections.
+    pub conns: BTreeSet<ConnId>,
+    /// The newest committed view that it has told of.
+    pub view: Option<View>,
+    /// It has resigned as master, and says so in its heartbeat.
+    pub resigned: bool,
+    /// Record sectors that it is writing.
+    pub writing: BTreeMap<IoId, (u32, u32)>,
+    /// It was told to stop.
+    pub stopping: bool,
+    /// Inputs since the invariants were last checked.
+    pub unchecked: u32,
+    /// What happens between two outputs: its ordinals are those of the outputs.
+    pub boundaries: Dice,
+    /// Everything else that is drawn for this run.
+    pub dice: Dice,
+}
+
+impl Host {
+    /// A machine that is switched on at `now`.
+    pub fn new(now: Time, drift_ppm: i64, offset: Time, node_uuid: Uuid, boot_id: Uuid) -> Host {
+        Host {
+            clock: Clock::new(now, offset, drift_ppm, 1_750_000_000_000),
+            drift_ppm,
+            boot: 0,
+            runs: 0,
+            asleep_until: 0,
+            cloned: false,
+            on: true,
+            node_uuid,
+            boot_id,
+            wish: None,
+            remembered: None,
+            daemon: None,
+            starting: None,
+            ended: None,
+            start_at: None,
+            pages: BTreeMap::new(),
+        }
+    }
+
+    /// Whether the lease page of `run` says that its lease stands.
+    pub fn page_valid(&self, run: u32, now: Time) -> bool {
+        self.on && self.pages.get(&run).copied().flatten().is_some_and(|until| self.clock.boot(now) < until)
+    }
+}
+
+impl Daemon {
+    /// Whether it believes to be master: its newest view names it, it has not resigned, its lease stands.
+    pub fn acts_as_master(&self, host: &Host, now: Time) -> bool {
+        self.view.is_some_and(|view| view.master == self.node && view.master_incarnation == self.shown)
+            && !self.resigned
+            && host.page_valid(self.run, now)
+    }
+}
