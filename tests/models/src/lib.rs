@@ -10,8 +10,10 @@
 //! | [`lease`] | lease, fence and hand-over: who may believe what, and when |
 //! | [`recovery`] | the disk as a superset of the truth, and what a new master makes of it |
 //! | [`explore`] | runs a model and says what came out |
+//! | [`kept`] | parts that states share |
 
 pub mod explore;
+pub mod kept;
 pub mod lease;
 pub mod recovery;
 pub mod views;
