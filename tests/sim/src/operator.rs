@@ -47,6 +47,7 @@ impl World {
     /// `mxlock fence-ack NODE`, while every machine that it can be is off.
     pub fn fence_ack(&mut self, host: usize, node: NodeId) {
         if self.owners_of(node).iter().all(|&owner| !self.hosts[owner].on) {
+            self.oracles.judgement.permit(node);
             self.ask_operator(host, AdminRequest::FenceAck { node });
         }
     }
@@ -67,6 +68,7 @@ impl World {
         let now = self.now;
         self.disk.stalled_until = now;
         self.disk.path_stalled_until.fill(now);
+        (0..self.hosts.len()).for_each(|host| self.oracles.judgement.sees(host, now));
         self.troubles.end_all();
         self.net.slow_until.clear();
         self.silent_until.fill(now);
@@ -105,6 +107,7 @@ impl World {
             .filter(|&node| !self.hosts.iter().any(|host| host.daemon.as_ref().is_some_and(|d| d.node == node)))
             .collect();
         for node in gone {
+            self.oracles.judgement.permit(node);
             for host in 0..self.hosts.len() {
                 self.ask_operator(host, AdminRequest::FenceAck { node });
             }

@@ -103,12 +103,13 @@ impl World {
     /// A piece reaches the disk, or what its fate makes of that.
     fn meet_fate(&mut self, id: u64, fate: Fate, piece: Piece) {
         let Some(write) = self.disk.writes.get_mut(&id) else { return };
+        let run = write.by.run;
         match fate {
             Fate::Error | Fate::Unreadable | Fate::Stale => self.coverage.writes_failed += 1,
-            Fate::Good => self.landed(piece),
+            Fate::Good => self.landed(run, piece),
             Fate::ErrorLanded | Fate::ErrorLate => {
                 self.coverage.writes_failed += 1;
-                self.landed(piece);
+                self.landed(run, piece);
             }
             Fate::ErrorTorn => {
                 let sectors = match &piece {
@@ -140,6 +141,7 @@ impl World {
     /// What is left of a write that ended in an error lands now.
     fn land_late(&mut self, id: u64, piece: u8) {
         let Some(write) = self.disk.writes.get_mut(&id) else { return };
+        let run = write.by.run;
         let what = write.pieces.remove(&piece);
         if write.pieces.is_empty() {
             self.disk.writes.remove(&id);
@@ -147,7 +149,7 @@ impl World {
         if let Some(what) = what {
             self.coverage.failed_writes_landed_late += 1;
             self.trace(|| format!("*** a failed write lands: {}", name(&what)));
-            self.landed(what);
+            self.landed(run, what);
         }
     }
 

@@ -530,9 +530,16 @@ impl World {
     }
 
     /// A piece of a write has reached the disk: the oracles of views and records look at it.
-    pub fn landed(&mut self, piece: Piece) {
+    pub fn landed(&mut self, run: u32, piece: Piece) {
         let now = self.now;
         let Piece::Heartbeat(node, _) = &piece else {
+            if let Piece::Records(first, _) = &piece
+                && self.setup.fence_wait
+            {
+                // A machine that an operator has switched off was vouched for at once: then a write may come later.
+                let verdict = self.oracles.landing.landed(run, *first, self.oracles.views.newest().as_ref());
+                self.judge(Rule::I6, verdict);
+            }
             let changed = self.disk.land(&piece);
             return self.records_changed(changed);
         };
@@ -550,6 +557,29 @@ impl World {
             Err(_) => Ok(()),
         };
         self.judge(Rule::I4, verdict);
+        self.judge_exclusion(node);
+    }
+
+    /// I5: whether what a heartbeat that has just landed carries excludes somebody without reason.
+    fn judge_exclusion(&mut self, node: usize) {
+        let now = self.now;
+        let Ok(heartbeat) = &self.disk.heartbeats[node] else { return };
+        let dead = u64::from(self.timing.dead_ms) * MS;
+        self.oracles.judgement.landed(heartbeat.node, now, dead);
+        let Some(value) = heartbeat.block.value else { return };
+        let owner = |host: &Host| host.daemon.as_ref().is_some_and(|daemon| daemon.node == value.master);
+        let (Some(before), Some(judge)) = (self.oracles.views.before(value.epoch), self.hosts.iter().position(owner))
+        else {
+            return;
+        };
+        if heartbeat.node != value.master || !self.oracles.judgement.is_new(&value) {
+            return;
+        }
+        // A little less, for rounding.
+        let limit = self.hosts[judge].clock.true_length(dead) - MS;
+        let limit = self.setup.fence_wait.then_some(limit);
+        let verdict = self.oracles.judgement.proposed(&before, &value, judge, now, limit);
+        self.judge(Rule::I5, verdict);
     }
 
     /// A sector of a write is left half written.

@@ -52,7 +52,12 @@ impl World {
             Fault::Clone => self.clone_host(host, other, dice),
             Fault::Shutdown => self.shut_down(host),
             Fault::Handover => self.ask_operator(host, AdminRequest::Handover { to: None }),
-            Fault::Leave => self.ask_operator(host, AdminRequest::Leave { release: true }),
+            Fault::Leave => {
+                if let Some(daemon) = &self.hosts[host].daemon {
+                    self.oracles.judgement.permit(daemon.node);
+                }
+                self.ask_operator(host, AdminRequest::Leave { release: true });
+            }
             Fault::PauseCore => self.pause(host, Pause::Core, length),
             Fault::PauseProcess => self.pause(host, Pause::Process, length),
             Fault::Suspend => self.suspend(host, length, dice),
@@ -84,10 +89,12 @@ impl World {
             Fault::StallDisk => {
                 self.coverage.stalls += 1;
                 self.disk.stalled_until = self.now + length / 2;
+                (0..hosts).for_each(|host| self.oracles.judgement.blind(host, self.now, self.now + length / 2));
             }
             Fault::StallPath => {
                 self.coverage.stalls += 1;
                 self.disk.path_stalled_until[host] = self.now + length;
+                self.oracles.judgement.blind(host, self.now, self.now + length);
             }
             Fault::LoseDisk => self.trouble(kind, None, length, 1_000_000, u32::MAX),
             Fault::LosePath => self.trouble(kind, Some(host), length, 1_000_000, u32::MAX),
@@ -249,6 +256,7 @@ impl World {
         self.coverage.suspends += 1;
         let until = self.now + length;
         self.hosts[host].asleep_until = self.hosts[host].asleep_until.max(until);
+        self.oracles.judgement.blind(host, self.now, until);
         for other in (0..self.hosts.len()).filter(|&other| other != host) {
             self.cut(host, other, &[0, 1], length, dice);
         }

@@ -146,6 +146,8 @@ impl World {
         let next = if thread.urgent { now } else { now.max(thread.last_start + renew) };
         let write = thread.write.take();
         self.beat_at(host, next);
-        self.tell(host, run, Input::Beat(Beat { write, read }));
+        let beat = Beat { write, read };
+        self.oracles.leases.beat(run, &beat);
+        self.tell(host, run, Input::Beat(beat));
     }
 }

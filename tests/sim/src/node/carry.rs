@@ -89,6 +89,10 @@ impl World {
 
     fn set_page(&mut self, host: usize, run: u32, until: Option<BootTime>) {
         let was_valid = self.hosts[host].page_valid(run, self.now);
+        let end = until.map(|until| (until, self.hosts[host].clock.when(until)));
+        let length = std::time::Duration::from_millis(self.timing.lease_ms.into());
+        let verdict = self.oracles.leases.page(run, end, self.now, length, self.oracles.views.changed_at());
+        self.judge(Rule::Lease, verdict);
         self.hosts[host].pages.insert(run, until);
         if !was_valid && self.hosts[host].page_valid(run, self.now) {
             self.page_revived(host, run);
@@ -121,6 +125,8 @@ impl World {
         }
         if let Some(daemon) = self.daemon(host, run) {
             daemon.writing.insert(io, (first, count));
+            let by = daemon.shown;
+            self.oracles.landing.issued(run, first, count, by);
         }
         let pieces = split(first, bytes, count);
         self.write_disk(host, run, Purpose::Core(io), pieces);

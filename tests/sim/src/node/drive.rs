@@ -138,6 +138,9 @@ impl World {
         daemon.paused = Some(what);
         let run = daemon.run;
         self.coverage.pauses += 1;
+        if what == Pause::Process {
+            self.oracles.judgement.blind(host, now, now + length);
+        }
         self.trace(|| format!("h{host}: {what:?} paused for {} ms", length / MS));
         self.schedule(now + length, Event::Resume { host, run });
     }

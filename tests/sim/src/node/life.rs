@@ -118,6 +118,7 @@ impl World {
     /// Ends the daemon's process; what it has in flight goes on.
     pub fn end_daemon(&mut self, host: usize) {
         self.hosts[host].starting = None;
+        self.oracles.judgement.sees(host, self.now);
         let Some(daemon) = self.hosts[host].daemon.take() else { return };
         self.hosts[host].ended = Some((daemon.run, self.now));
         for conn in daemon.conns {

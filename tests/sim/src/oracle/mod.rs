@@ -3,6 +3,9 @@
 
 pub mod answers;
 pub mod exclusion;
+pub mod judgement;
+pub mod landing;
+pub mod lease;
 pub mod order;
 pub mod superset;
 pub mod tokens;
@@ -24,6 +27,8 @@ pub enum Rule {
     I9,
     I10,
     I11,
+    /// Section 5: how long a lease is, and what makes it stand again.
+    Lease,
     /// After everything is healed, every waiter is served and all nodes are back.
     Liveness,
     /// `Core::check_invariants` found its memory out of order.
@@ -41,6 +46,12 @@ pub struct Oracles {
     pub tokens: tokens::Tokens,
     /// I4
     pub views: views::Views,
+    /// I5: who may be excluded
+    pub judgement: judgement::Judgement,
+    /// I6: when records land
+    pub landing: landing::Landing,
+    /// Section 5
+    pub leases: lease::Leases,
     /// I8
     pub order: order::Order,
     /// I9

@@ -24,6 +24,16 @@ impl Views {
         self.committed.last_key_value().map(|(_, (view, _))| *view)
     }
 
+    /// The one that `epoch` follows.
+    pub fn before(&self, epoch: Epoch) -> Option<View> {
+        self.committed.range(..epoch).next_back().map(|(_, (view, _))| *view)
+    }
+
+    /// When the newest one was committed.
+    pub fn changed_at(&self) -> Option<Time> {
+        self.committed.last_key_value().map(|(_, (_, at))| *at)
+    }
+
     /// A view was said to be committed.
     ///
     /// # Errors
