@@ -5,7 +5,7 @@ use crate::error::ClientError;
 use crate::event::Event;
 use crate::lease::Lease;
 use crate::lock::Lock;
-use crate::options::{ConnectOptions, ConvertSpec, LockSpec};
+use crate::options::{ConnectOptions, ConvertSpec, LockSpec, UnlockSpec};
 use crate::session::Session;
 use crate::table::{UNLOCK_OP, plain_unlock};
 use crate::waker::Waker;
@@ -92,13 +92,7 @@ impl Client {
     /// # Errors
     /// As [`Client::lock`]; `Denied(NotFound)` when there is no such orphan.
     pub fn adopt(&self, resource: &Resource, mode: Mode) -> Result<Lock<'_>, ClientError> {
-        let mut session = self.session.borrow_mut();
-        let seq = session.table.next_seq();
-        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), mode, persistent: false });
-        session.table.begin(seq, resource.clone(), None);
-        session.send(&request)?;
-        session.table.expect(seq, 0, request, None);
-        drop(session);
+        let seq = self.submit_adopt(resource, mode, false)?;
         self.acquired(seq, Some(Duration::ZERO))
     }
 
@@ -167,6 +161,23 @@ impl Client {
         Ok(seq)
     }
 
+    /// Asks for the orphan that holds `resource` in `mode` and returns the number that the lock has from now on; `persistent`:
+    /// it outlives this client as well. Its end comes as [`Event::Answer`] with `op` 0.
+    ///
+    /// # Errors
+    /// [`ClientError::NoAnswer`] when the daemon has taken in nothing for long.
+    pub fn submit_adopt(&self, resource: &Resource, mode: Mode, persistent: bool) -> Result<u64, ClientError> {
+        let mut session = self.session.borrow_mut();
+        session.make_room()?;
+        let seq = session.table.next_seq();
+        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), mode, persistent });
+        session.send(&request)?;
+        session.table.begin(seq, resource.clone(), None);
+        session.table.expect(seq, 0, request, None);
+        self.settle(&session);
+        Ok(seq)
+    }
+
     /// Asks for another mode and returns the operation's number, with which its [`Event::Answer`] comes.
     ///
     /// # Errors
@@ -196,14 +207,23 @@ impl Client {
     /// # Errors
     /// [`ClientError::Usage`] when the value is too long or there is no such lock; [`ClientError::NoAnswer`].
     pub fn submit_unlock(&self, seq: u64, lvb: Option<&[u8]>) -> Result<(), ClientError> {
-        check_lvb(lvb)?;
+        self.submit_unlock_with(seq, &UnlockSpec { lvb: lvb.map(<[u8]>::to_vec), ..UnlockSpec::default() })
+    }
+
+    /// Ends a lock as [`Client::submit_unlock`] does, with options.
+    ///
+    /// # Errors
+    /// As [`Client::submit_unlock`].
+    pub fn submit_unlock_with(&self, seq: u64, spec: &UnlockSpec) -> Result<(), ClientError> {
+        check_lvb(spec.lvb.as_deref())?;
         let mut session = self.session.borrow_mut();
         session.make_room()?;
         if session.table.living(seq).is_none() {
             return Err(no_such_lock(seq));
         }
         if !session.table.is_pending(seq, UNLOCK_OP) {
-            session.unlock(UnlockRequest { seq, lvb: lvb.map(<[u8]>::to_vec), invalidate_lvb: false });
+            let UnlockSpec { lvb, invalidate_lvb } = spec.clone();
+            session.unlock(UnlockRequest { seq, lvb, invalidate_lvb });
         }
         self.settle(&session);
         Ok(())
@@ -314,6 +334,12 @@ impl Client {
     /// and are to stand when this program ends.
     pub fn detach(self) {
         self.session.borrow_mut().close(false);
+    }
+
+    /// Ends the session and waits up to `timeout` until the daemon has done so: then its locks are released, and those that
+    /// outlive it can be adopted. (Dropping the client only sends the farewell.) False: the daemon has not answered.
+    pub fn close(self, timeout: Duration) -> bool {
+        self.pid == std::process::id() && self.session.borrow_mut().end(timeout)
     }
 
     // ---- shared with the guard ----

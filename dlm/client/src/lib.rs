@@ -38,7 +38,7 @@ pub use error::{ClientError, ProtocolFault};
 pub use event::{Event, Loss};
 pub use lease::Lease;
 pub use lock::Lock;
-pub use options::{ConnectOptions, ConvertSpec, DEFAULT_LOCKSPACE, LockSpec, SOCKET_VARIABLE};
+pub use options::{ConnectOptions, ConvertSpec, DEFAULT_LOCKSPACE, LockSpec, SOCKET_VARIABLE, UnlockSpec};
 pub use table::UNLOCK_OP;
 
 pub use mxlock_format::{ByteRange, Mode, NodeId, QualifiedName, Resource, ResourceError, SessionId, Token};

@@ -157,6 +157,15 @@ impl ConvertSpec {
     }
 }
 
+/// How to end a lock. The default leaves the value as it is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UnlockSpec {
+    /// From PW or EX: the new value, 1..=64 bytes.
+    pub lvb: Option<Vec<u8>>,
+    /// From PW or EX, and without `lvb`: the value can no longer be trusted.
+    pub invalidate_lvb: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

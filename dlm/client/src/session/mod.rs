@@ -434,6 +434,35 @@ impl Session {
         self.link = Link::Down { next_try_ns: u64::MAX };
     }
 
+    /// Ends the session and waits for the daemon's end of the connection. Whether it came.
+    pub(crate) fn end(&mut self, limit: Duration) -> bool {
+        let until_ns = after(boottime_ns(), limit);
+        let Link::Up { mut connection, .. } = std::mem::replace(&mut self.link, Link::Down { next_try_ns: u64::MAX })
+        else {
+            return false;
+        };
+        // One byte in a frame: it always fits.
+        let _ = connection.push(&Request::Bye);
+        connection.finish(limit);
+        loop {
+            connection.wake();
+            match connection.receive(false) {
+                Ok(Received::End) | Err(_) => return true,
+                // What is said to a session that ends is of no interest.
+                Ok(Received::Bytes) => while let Ok(Some(_)) = connection.reader.next_frame::<Response>() {},
+                Ok(Received::Nothing) => {
+                    let left_ns = until_ns.saturating_sub(boottime_ns());
+                    if left_ns == 0 {
+                        return false;
+                    }
+                    let timeout = TimeSpec::from_duration(Duration::from_nanos(left_ns));
+                    // EINTR: round again.
+                    let _ = ppoll(&mut [PollFd::new(connection.as_fd(), PollFlags::POLLIN)], Some(timeout), None);
+                }
+            }
+        }
+    }
+
     // ---- errors ----
 
     pub(crate) fn no_answer(&self, waited: Duration) -> ClientError {

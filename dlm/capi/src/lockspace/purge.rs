@@ -1,0 +1,140 @@
+//! Ending locks that nobody will end otherwise, and the lockspace.
+
+use super::book::{Asked, Lock, Operation, Unlock};
+use super::{Callback, Lockspace, State, next_lkid};
+use crate::spaces::Space;
+use crate::status;
+use libc::{c_int, pid_t};
+use mxlock_client::{AdminReply, AdminRequest, Mode, NodeId, Resource, SessionId, UnlockSpec};
+use nix::errno::Errno;
+use std::sync::{MutexGuard, PoisonError};
+
+/// A lock of a lockspace, on any node.
+struct Listed {
+    resource: Resource,
+    mode: Mode,
+    node: NodeId,
+    pid: u32,
+    session: SessionId,
+    orphan: bool,
+    persistent: bool,
+}
+
+/// What a purged lock may have been changing cannot be trusted.
+fn without_value() -> UnlockSpec {
+    UnlockSpec { lvb: None, invalidate_lvb: true }
+}
+
+impl Lockspace {
+    /// `dlm_ls_purge`: the own locks of this handle, or the orphans of a process (0: all) of a node (0: this one).
+    pub(crate) fn purge(&self, node: c_int, pid: pid_t) -> Result<(), Errno> {
+        let state = self.ours()?;
+        let here = state.client()?.node();
+        let node = match u32::try_from(node) {
+            Ok(0) => here,
+            Ok(number) => Some(NodeId::new(number).ok_or(Errno::EINVAL)?),
+            Err(_) => return Err(Errno::EINVAL),
+        };
+        let Some(node) = node else { return Err(Errno::ENOTCONN) };
+        if Some(node) == here && u32::try_from(pid) == Ok(self.pid) {
+            return self.purge_own(state);
+        }
+        self.purge_orphans(state, node, pid)
+    }
+
+    fn purge_own<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(), Errno> {
+        for seq in state.book.purge() {
+            let submitted = state.client()?.submit_unlock_with(seq, &without_value());
+            submitted.map_err(|error| status::of_error(&error))?;
+        }
+        self.announce(&mut state);
+        while !state.book.is_empty() && !state.closing {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// Orphans are adopted, and then unlocked without a value.
+    fn purge_orphans<'s>(&'s self, mut state: MutexGuard<'s, State>, node: NodeId, pid: pid_t) -> Result<(), Errno> {
+        for orphan in state.list(&self.name)? {
+            let of_process = pid == 0 || u32::try_from(pid) == Ok(orphan.pid);
+            if !orphan.orphan || orphan.node != node || !of_process {
+                continue;
+            }
+            let lkid = next_lkid();
+            let ticket = state.book.ticket();
+            let asked = Asked::Adopt { resource: orphan.resource, mode: orphan.mode, persistent: false };
+            let operation = Operation::new(asked, Some(ticket), None, false);
+            state.book.insert(lkid, Lock::new(Callback::default(), Callback::default(), 0, operation));
+            if let Err(error) = state.ask(lkid) {
+                state.book.forget(lkid);
+                return Err(status::of_error(&error));
+            }
+            // SAFETY: nothing is dispatched.
+            let adopted = unsafe { self.wait(state, ticket, false) }?;
+            state = self.ours()?;
+            if adopted.status != 0 {
+                // Somebody else has it, or may not give it to this user.
+                continue;
+            }
+            let ticket = state.book.ticket();
+            if let Unlock::Submit(seq) = state.book.unlock(lkid, without_value(), 0, 0, Some(ticket))? {
+                let submitted = state.client()?.submit_unlock_with(seq, &without_value());
+                submitted.map_err(|error| status::of_error(&error))?;
+            }
+            // SAFETY: nothing is dispatched.
+            unsafe { self.wait(state, ticket, false) }?;
+            state = self.ours()?;
+        }
+        Ok(())
+    }
+
+    /// Closes the lockspace and takes back one creation. The last one, with `force`, ends its locks on this node; without, it
+    /// does nothing while there are any.
+    pub(crate) fn release(&self, force: bool) -> Result<(), Errno> {
+        let state = self.ours()?;
+        let here = state.client()?.node();
+        let me = state.client()?.session_id();
+        let last = state.space.as_ref().is_some_and(Space::is_last);
+        let mut busy = false;
+        if last && force {
+            self.purge_own(state)?;
+            if let Some(node) = here {
+                // Orphans of other users stay, as they do on other nodes.
+                let _ = self.purge_orphans(self.ours()?, node, 0);
+            }
+        } else if last {
+            let locks = state.list(&self.name).unwrap_or_default();
+            busy = locks.iter().any(|lock| Some(lock.node) == here && (lock.persistent || me != Some(lock.session)));
+            drop(state);
+        } else {
+            drop(state);
+        }
+        // The original says nothing of what goes wrong from here on.
+        if let Some(space) = self.shut()? {
+            let _ = space.release(busy);
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// All locks of a lockspace, of all nodes.
+    fn list(&self, lockspace: &[u8]) -> Result<Vec<Listed>, Errno> {
+        let reply = self.client()?.admin(AdminRequest::Locks { resource: None });
+        let AdminReply::Locks { locks, .. } = reply.map_err(|error| status::of_error(&error))? else {
+            return Ok(Vec::new());
+        };
+        let of_it = |resource: &Resource| resource.name().is_some_and(|name| name.namespace() == lockspace);
+        let listed = locks.into_iter().filter(|lock| of_it(&lock.resource)).map(|lock| Listed {
+            mode: lock.mode,
+            node: lock.node,
+            pid: lock.process.pid,
+            session: lock.lock.session,
+            orphan: lock.orphan,
+            persistent: lock.persistent,
+            resource: lock.resource,
+        });
+        Ok(listed.collect())
+    }
+}

@@ -1,0 +1,12 @@
+//! `libdlm.so.3` as programs see it.
+
+const NAME: &str = "dlm";
+const OPTIONS: [&str; 1] = ["-pthread"];
+const COUNT: usize = 26;
+const LAYOUT_LINES: usize = 69;
+const SYMBOLS: &str = "dlm_close_lockspace dlm_create_lockspace dlm_dispatch dlm_get_fd dlm_kernel_version
+    dlm_library_version dlm_lock dlm_lock_wait dlm_ls_deadlock_cancel dlm_ls_get_fd dlm_ls_lock dlm_ls_lock_wait
+    dlm_ls_lockx dlm_ls_pthread_init dlm_ls_purge dlm_ls_unlock dlm_ls_unlock_wait dlm_new_lockspace dlm_open_lockspace
+    dlm_pthread_cleanup dlm_pthread_init dlm_release_lockspace dlm_unlock dlm_unlock_wait lock_resource unlock_resource";
+
+include!("../../tests/shared/library.rs");
