@@ -22,6 +22,78 @@ pub struct Lksb {
     pub sb_lvbptr: *mut c_char,
 }
 
+/// A program's status block. Programs exist that put it at any address (lvmlockd), so it is never referred to as a whole, and
+/// its fields are read and written without regard to alignment. 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LksbAt(pub usize);
+
+impl LksbAt {
+    fn pointer(self) -> *mut Lksb {
+        std::ptr::with_exposed_provenance_mut(self.0)
+    }
+
+    /// The lock id in it.
+    ///
+    /// # Safety
+    /// There is a status block.
+    pub unsafe fn lkid(self) -> u32 {
+        // SAFETY: the caller's word.
+        unsafe { (&raw const (*self.pointer()).sb_lkid).read_unaligned() }
+    }
+
+    /// A copy of the value that it points to.
+    ///
+    /// # Safety
+    /// There is a status block, whose `sb_lvbptr` is null or points to 32 bytes.
+    pub unsafe fn value(self) -> Option<[u8; DLM_LVB_LEN]> {
+        // SAFETY: the caller's word.
+        unsafe {
+            let buffer = (&raw const (*self.pointer()).sb_lvbptr).read_unaligned().cast::<[u8; DLM_LVB_LEN]>();
+            if buffer.is_null() { None } else { Some(buffer.read()) }
+        }
+    }
+
+    /// Marks it as that of an operation under way, of the lock `lkid` if that is new.
+    ///
+    /// # Safety
+    /// There is a status block, or none at 0.
+    pub unsafe fn begin(self, lkid: Option<u32>) {
+        if self.0 == 0 {
+            return;
+        }
+        // SAFETY: the caller's word.
+        unsafe {
+            if let Some(lkid) = lkid {
+                (&raw mut (*self.pointer()).sb_lkid).write_unaligned(lkid);
+            }
+            (&raw mut (*self.pointer()).sb_status).write_unaligned(EINPROG);
+        }
+    }
+
+    /// Says how an operation has ended; the status comes last, since programs look for it.
+    ///
+    /// # Safety
+    /// There is a status block, or none at 0; where a value is told, its `sb_lvbptr` is null or points to 32 bytes.
+    pub unsafe fn end(self, lkid: u32, status: c_int, flags: c_char, value: Option<&[u8; DLM_LVB_LEN]>) {
+        if self.0 == 0 {
+            return;
+        }
+        // SAFETY: the caller's word.
+        unsafe {
+            if let Some(value) = value {
+                let buffer = (&raw const (*self.pointer()).sb_lvbptr).read_unaligned();
+                if !buffer.is_null() {
+                    std::ptr::copy_nonoverlapping(value.as_ptr(), buffer.cast::<u8>(), DLM_LVB_LEN);
+                }
+            }
+            (&raw mut (*self.pointer()).sb_lkid).write_unaligned(lkid);
+            (&raw mut (*self.pointer()).sb_flags).write_unaligned(flags);
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+            (&raw mut (*self.pointer()).sb_status).write_unaligned(status);
+        }
+    }
+}
+
 /// `struct dlm_range`: which bytes, the last one included. (The original takes the argument and refuses it.)
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

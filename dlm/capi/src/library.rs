@@ -2,7 +2,7 @@
 //!
 //! A handle is a number, not an address: one that was closed, or never was one, is refused.
 
-use crate::abi::{self, DLM_LVB_LEN, DLM_RESNAME_MAXLEN, Handle, Lksb, Range, lkf};
+use crate::abi::{self, DLM_RESNAME_MAXLEN, Handle, Lksb, LksbAt, Range, lkf};
 use crate::lockspace::{Callback, LockArgs, Lockspace, Opening, UnlockArgs};
 use crate::status;
 use libc::{c_char, c_int, c_uint, c_void, pid_t};
@@ -235,18 +235,19 @@ impl Library {
             return Err(Errno::EINVAL);
         }
         let convert = flags & lkf::CONVERT != 0;
+        let lksb = LksbAt(lksb.expose_provenance());
         // What no flag asks for is not looked at: programs leave it as it is.
         // SAFETY: not null; the caller vouches for the rest.
         let (lkid, value) = unsafe {
-            let lkid = if convert { (*lksb).sb_lkid } else { 0 };
-            (lkid, if flags & lkf::VALBLK == 0 { None } else { Some(buffer(lksb).ok_or(Errno::EINVAL)?) })
+            let lkid = if convert { lksb.lkid() } else { 0 };
+            (lkid, if flags & lkf::VALBLK == 0 { None } else { Some(lksb.value().ok_or(Errno::EINVAL)?) })
         };
         // SAFETY: the caller's word.
         let (name, range, xid, timeout) = unsafe {
             let name = if convert { None } else { Some(bytes(name, namelen)?) };
             // In hundredths of a second; zero is none.
-            let timeout = if flags & lkf::TIMEOUT == 0 { None } else { timeout.as_ref().filter(|time| **time != 0) };
-            (name, range.as_ref(), xid.as_ref(), timeout)
+            let timeout = if flags & lkf::TIMEOUT == 0 { None } else { at(timeout).filter(|time| *time != 0) };
+            (name, at(range), at(xid), timeout)
         };
         let range = range.map(|range| ByteRange::new(range.ra_start, range.ra_end).ok_or(Errno::EINVAL)).transpose()?;
         let args = LockArgs {
@@ -255,11 +256,11 @@ impl Library {
             name,
             lkid,
             value,
-            lksb: lksb.expose_provenance(),
+            lksb,
             cast: Callback { function: astaddr.expose_provenance(), argument: astarg.expose_provenance() },
             bast: Callback { function: bastaddr.expose_provenance(), argument: astarg.expose_provenance() },
             range,
-            xid: xid.copied().unwrap_or(0),
+            xid: xid.unwrap_or(0),
             timeout: timeout.map(|time| Duration::from_millis(time.saturating_mul(10))),
         };
         let lockspace = if convert { self.owner(handle, lkid)? } else { self.find(handle).ok_or(Errno::EINVAL)? };
@@ -289,10 +290,10 @@ impl Library {
         if lkid == 0 || lksb.is_null() {
             return Err(Errno::EINVAL);
         }
+        let lksb = LksbAt(lksb.expose_provenance());
         // SAFETY: not null; the caller vouches for the rest. Without a buffer there is no value to write.
-        let value = if flags & lkf::VALBLK == 0 { None } else { unsafe { buffer(lksb) } };
-        let args =
-            UnlockArgs { lkid, flags, value, lksb: lksb.expose_provenance(), argument: argument.expose_provenance() };
+        let value = if flags & lkf::VALBLK == 0 { None } else { unsafe { lksb.value() } };
+        let args = UnlockArgs { lkid, flags, value, lksb, argument: argument.expose_provenance() };
         // SAFETY: the caller's word.
         let status = unsafe { self.owner(handle, lkid)?.unlock(args) }?;
         Ok(self.returned(status))
@@ -458,14 +459,11 @@ unsafe fn bytes(name: *const c_void, length: c_uint) -> Result<Vec<u8>, Errno> {
     Ok(unsafe { std::slice::from_raw_parts(name.cast::<u8>(), length) }.to_vec())
 }
 
-/// A copy of the value that a status block points to.
+/// What a pointer of the program points to, wherever that is.
 ///
 /// # Safety
-/// `lksb` points to a status block whose `sb_lvbptr` is null or points to 32 bytes.
-unsafe fn buffer(lksb: *const Lksb) -> Option<[u8; DLM_LVB_LEN]> {
-    // SAFETY: the caller's word.
-    unsafe {
-        let buffer = (*lksb).sb_lvbptr.cast::<[u8; DLM_LVB_LEN]>();
-        if buffer.is_null() { None } else { Some(buffer.read()) }
-    }
+/// It is null, or what it points to can be read.
+unsafe fn at<T: Copy>(pointer: *const T) -> Option<T> {
+    // SAFETY: not null; the caller's word.
+    if pointer.is_null() { None } else { Some(unsafe { pointer.read_unaligned() }) }
 }

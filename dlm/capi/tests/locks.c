@@ -399,6 +399,23 @@ static void names(void)
     CHECK(dlm_release_lockspace("beta", beta, 0) == 0);
 }
 
+/* lvmlockd has its status blocks at addresses that no compiler would choose. */
+static void unaligned(void)
+{
+    static char memory[1 + sizeof(struct dlm_lksb)], value[DLM_LVB_LEN] = "odd";
+    struct dlm_lksb *odd = (void *)(memory + 1), copy;
+    memset(&copy, 0, sizeof copy);
+    copy.sb_lvbptr = value;
+    memcpy(odd, &copy, sizeof copy);
+    CHECK(dlm_ls_lock_wait(one, LKM_EXMODE, odd, LKF_VALBLK, "odd", 3, 0, NULL, NULL, NULL) == 0);
+    memcpy(&copy, odd, sizeof copy);
+    CHECK(copy.sb_status == 0 && copy.sb_lkid != 0 && value[0] == 0);
+    CHECK(dlm_ls_lock_wait(one, LKM_NLMODE, odd, LKF_CONVERT | LKF_VALBLK, "", 0, 0, NULL, NULL, NULL) == 0);
+    CHECK(dlm_ls_unlock_wait(one, copy.sb_lkid, LKF_VALBLK, odd) == 0);
+    memcpy(&copy, odd, sizeof copy);
+    CHECK(copy.sb_status == EUNLOCK);
+}
+
 static int adopt(dlm_lshandle_t ls, struct lock *lock, int mode, unsigned flags, const char *name)
 {
     /* As lvmlockd does it: no function is given, but something that is not null. */
@@ -574,6 +591,7 @@ int main(void)
     limited();
     ranges();
     names();
+    unaligned();
     orphans();
     deaths();
     purged();

@@ -10,7 +10,7 @@
 //! of a lock that waits ends both with EUNLOCK, as in the kernel.
 
 use super::delivery::{Callback, Completion, Delivery};
-use crate::abi::{self, DLM_LVB_LEN, EUNLOCK};
+use crate::abi::{self, DLM_LVB_LEN, EUNLOCK, LksbAt};
 use crate::status;
 use libc::c_int;
 use mxlock_client::{Answer, ConvertSpec, Denial, Event, Grant, LockSpec, Loss, Mode, Resource, UNLOCK_OP, UnlockSpec};
@@ -76,7 +76,7 @@ pub(crate) struct Lock {
     pub(crate) seq: u64,
     pub(crate) cast: Callback,
     pub(crate) bast: Callback,
-    pub(crate) lksb: usize,
+    pub(crate) lksb: LksbAt,
     pub(crate) granted: Option<Mode>,
     pub(crate) operation: Option<Operation>,
     ending: Option<Ending>,
@@ -91,7 +91,7 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    pub(crate) fn new(cast: Callback, bast: Callback, lksb: usize, operation: Operation) -> Lock {
+    pub(crate) fn new(cast: Callback, bast: Callback, lksb: LksbAt, operation: Operation) -> Lock {
         Lock {
             seq: 0,
             cast,
@@ -200,7 +200,7 @@ impl Book {
     }
 
     /// A conversion begins: it brings functions, argument and status block of its own.
-    pub(crate) fn convert(&mut self, lkid: u32, cast: Callback, bast: Callback, lksb: usize, operation: Operation) {
+    pub(crate) fn convert(&mut self, lkid: u32, cast: Callback, bast: Callback, lksb: LksbAt, operation: Operation) {
         let Some(lock) = self.locks.get_mut(&lkid) else { return };
         (lock.cast, lock.bast, lock.lksb) = (cast, bast, lksb);
         lock.has_value |= operation.reads_value;
@@ -214,7 +214,7 @@ impl Book {
         lkid: u32,
         spec: UnlockSpec,
         argument: usize,
-        lksb: usize,
+        lksb: LksbAt,
         ticket: Option<Ticket>,
     ) -> Result<Unlock, Errno> {
         let lock = self.locks.get_mut(&lkid).ok_or(Errno::ENOENT)?;
@@ -238,7 +238,7 @@ impl Book {
     }
 
     /// A cancellation begins. `deadlock`: the operation is to end with EDEADLK.
-    pub(crate) fn cancel(&mut self, lkid: u32, argument: usize, lksb: usize, deadlock: bool) -> Result<Cancel, Errno> {
+    pub(crate) fn cancel(&mut self, lkid: u32, argument: usize, lksb: LksbAt, deadlock: bool) -> Result<Cancel, Errno> {
         let lock = self.locks.get_mut(&lkid).ok_or(Errno::ENOENT)?;
         if lock.cancelled || lock.ending.is_some() {
             return Err(Errno::EINVAL);
@@ -246,7 +246,7 @@ impl Book {
         if argument != 0 {
             lock.cast.argument = argument;
         }
-        if lksb != 0 {
+        if lksb.0 != 0 {
             lock.lksb = lksb;
         }
         let Some(operation) = &mut lock.operation else { return Ok(Cancel::Nothing) };
@@ -268,7 +268,7 @@ impl Book {
                 lock.purged = true;
             }
             let spec = UnlockSpec { lvb: None, invalidate_lvb: true };
-            if let Ok(Unlock::Submit(seq)) = self.unlock(lkid, spec, 0, 0, None) {
+            if let Ok(Unlock::Submit(seq)) = self.unlock(lkid, spec, 0, LksbAt::default(), None) {
                 unlocks.push(seq);
             }
         }

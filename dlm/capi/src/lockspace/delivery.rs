@@ -1,6 +1,6 @@
 //! What the program is told, and how: its status block is filled, then its function is called.
 
-use crate::abi::{DLM_LVB_LEN, Lksb};
+use crate::abi::{DLM_LVB_LEN, LksbAt};
 use libc::{c_char, c_int, c_void};
 
 /// A function of the program with its argument, as addresses: they are the program's, and nothing is done with them but to call
@@ -34,7 +34,7 @@ impl Callback {
 /// How an operation ended, as a status block shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Completion {
-    pub(crate) lksb: usize,
+    pub(crate) lksb: LksbAt,
     pub(crate) lkid: u32,
     pub(crate) status: c_int,
     pub(crate) flags: c_char,
@@ -45,25 +45,10 @@ impl Completion {
     /// Fills the program's status block.
     ///
     /// # Safety
-    /// `lksb` is 0 or the address of a status block whose `sb_lvbptr`, where a value is told, is null or points to 32 bytes.
+    /// As [`LksbAt::end`].
     pub(crate) unsafe fn fill(&self) {
-        let lksb = self.lksb as *mut Lksb;
-        if lksb.is_null() {
-            return;
-        }
-        // SAFETY: not null, and the caller vouches for the rest. No reference is made, since other threads of the program may
-        // look at the block at the same time.
-        unsafe {
-            if let Some(value) = &self.value {
-                let buffer = (*lksb).sb_lvbptr;
-                if !buffer.is_null() {
-                    std::ptr::copy_nonoverlapping(value.as_ptr(), buffer.cast::<u8>(), DLM_LVB_LEN);
-                }
-            }
-            (*lksb).sb_lkid = self.lkid;
-            (*lksb).sb_flags = self.flags;
-            std::ptr::addr_of_mut!((*lksb).sb_status).write_volatile(self.status);
-        }
+        // SAFETY: the caller's word.
+        unsafe { self.lksb.end(self.lkid, self.status, self.flags, self.value.as_ref()) };
     }
 }
 

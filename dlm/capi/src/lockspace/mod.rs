@@ -11,7 +11,7 @@ mod purge;
 
 pub(crate) use delivery::Callback;
 
-use crate::abi::{self, EINPROG, lkf};
+use crate::abi::{self, LksbAt, lkf};
 use crate::loss::OnLoss;
 use crate::spaces::{self, Space};
 use crate::{check, names, status};
@@ -44,7 +44,7 @@ pub(crate) struct LockArgs {
     pub(crate) lkid: u32,
     /// What the status block's buffer holds, with VALBLK.
     pub(crate) value: Option<[u8; abi::DLM_LVB_LEN]>,
-    pub(crate) lksb: usize,
+    pub(crate) lksb: LksbAt,
     pub(crate) cast: Callback,
     pub(crate) bast: Callback,
     pub(crate) range: Option<ByteRange>,
@@ -57,7 +57,7 @@ pub(crate) struct UnlockArgs {
     pub(crate) lkid: u32,
     pub(crate) flags: u32,
     pub(crate) value: Option<[u8; abi::DLM_LVB_LEN]>,
-    pub(crate) lksb: usize,
+    pub(crate) lksb: LksbAt,
     pub(crate) argument: usize,
 }
 
@@ -195,7 +195,7 @@ impl Lockspace {
             self.request(&mut state, &args, mode, adopt, cast, ticket, until_ns)?
         };
         // SAFETY: the caller's word. The keeper cannot tell anything about the lock before the state is given back.
-        unsafe { begin(args.lksb, Some(lkid)) };
+        unsafe { args.lksb.begin(Some(lkid)) };
         let Some(ticket) = ticket else { return Ok(None) };
         // SAFETY: the caller's word, for all status blocks and functions that this lockspace was given.
         let completion = unsafe { self.wait(state, ticket, !adopt) }?;
@@ -299,7 +299,7 @@ impl Lockspace {
             other => other?,
         };
         // SAFETY: the caller's word.
-        unsafe { begin(args.lksb, None) };
+        unsafe { args.lksb.begin(None) };
         if let Unlock::Submit(seq) = unlock
             && let Err(error) = state.client()?.submit_unlock_with(seq, &spec)
         {
@@ -337,7 +337,7 @@ impl Lockspace {
             }
         })?;
         // SAFETY: the caller's word.
-        unsafe { begin(args.lksb, None) };
+        unsafe { args.lksb.begin(None) };
         if let Cancel::Submit(seq) = cancel {
             state.client()?.submit_cancel(seq).map_err(|error| status::of_error(&error))?;
         }
@@ -367,7 +367,7 @@ impl Lockspace {
             return Err(Errno::ENOENT);
         }
         check::unlock_flags(flags)?;
-        if let Cancel::Submit(seq) = state.book.cancel(lkid, 0, 0, true)? {
+        if let Cancel::Submit(seq) = state.book.cancel(lkid, 0, LksbAt::default(), true)? {
             state.client()?.submit_cancel(seq).map_err(|error| status::of_error(&error))?;
         }
         self.announce(&mut state);
@@ -523,23 +523,6 @@ impl State {
         };
         self.book.submitted(lkid, seq, number);
         Ok(())
-    }
-}
-
-/// Marks a status block as that of an operation under way.
-///
-/// # Safety
-/// `lksb` is 0 or the address of a status block.
-unsafe fn begin(lksb: usize, lkid: Option<u32>) {
-    let lksb = lksb as *mut abi::Lksb;
-    if !lksb.is_null() {
-        // SAFETY: not null, and the caller vouches for the rest; no reference is made.
-        unsafe {
-            if let Some(lkid) = lkid {
-                (*lksb).sb_lkid = lkid;
-            }
-            std::ptr::addr_of_mut!((*lksb).sb_status).write_volatile(EINPROG);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::book::{Asked, Lock, Operation, Unlock};
 use super::{Callback, Lockspace, State, next_lkid};
+use crate::abi::LksbAt;
 use crate::spaces::Space;
 use crate::status;
 use libc::{c_int, pid_t};
@@ -65,7 +66,7 @@ impl Lockspace {
             let ticket = state.book.ticket();
             let asked = Asked::Adopt { resource: orphan.resource, mode: orphan.mode, persistent: false };
             let operation = Operation::new(asked, Some(ticket), None, false);
-            state.book.insert(lkid, Lock::new(Callback::default(), Callback::default(), 0, operation));
+            state.book.insert(lkid, Lock::new(Callback::default(), Callback::default(), LksbAt::default(), operation));
             if let Err(error) = state.ask(lkid) {
                 state.book.forget(lkid);
                 return Err(status::of_error(&error));
@@ -78,7 +79,7 @@ impl Lockspace {
                 continue;
             }
             let ticket = state.book.ticket();
-            if let Unlock::Submit(seq) = state.book.unlock(lkid, without_value(), 0, 0, Some(ticket))? {
+            if let Unlock::Submit(seq) = state.book.unlock(lkid, without_value(), 0, LksbAt::default(), Some(ticket))? {
                 let submitted = state.client()?.submit_unlock_with(seq, &without_value());
                 submitted.map_err(|error| status::of_error(&error))?;
             }
