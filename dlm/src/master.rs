@@ -33,7 +33,7 @@ use crate::time::{BootTime, Now};
 use mxlock_format::{
     ByteRange, Epoch, Incarnation, LockId, Mode, NodeId, NodeSet, Process, Resource, SessionId, Token, View,
 };
-use mxlock_proto::client::Denial;
+use mxlock_proto::client::{Denial, LossReason};
 use mxlock_proto::peer::{Outcome, OutcomeResult, PeerMessage, Report};
 use mxlock_proto::report::Counters;
 use persist::{Durable, LvbWait, Settling, ValueDuty, WriteInfo};
@@ -105,6 +105,8 @@ pub(crate) struct Master {
     writes: BTreeMap<IoId, WriteInfo>,
     lvb_waits: BTreeMap<u32, Vec<LvbWait>>,
     purges: Vec<members::Purge>,
+    /// Orphans that were adopted, by their new names: the daemons that do not know it yet, and the old names.
+    adoptions: BTreeMap<LockId, (NodeId, LockId)>,
     /// Members by what they have said: their incarnation, once they have reported.
     reported: BTreeMap<NodeId, Incarnation>,
     /// Reports of which some parts have come.

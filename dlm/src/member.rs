@@ -96,6 +96,8 @@ struct OwnedLock {
     last_op: u32,
     pending: Option<Box<Pending>>,
     unlocking: Option<Box<Unlocking>>,
+    /// It was asked for as somebody else's orphan.
+    adopts: bool,
     /// A grant that came while the lease was lost: told when it is regained.
     untold: bool,
     /// The last grant read the value: it belongs to the answer.

@@ -6,7 +6,7 @@ use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
 use mxlock_proto::LockFlags;
-use mxlock_proto::client::{Claim, LossReason};
+use mxlock_proto::client::Claim;
 use mxlock_proto::peer::{
     ClaimQuestion, ClaimVerdict, NewLock, Pending as WirePending, Presence, Report, ReportedLock,
 };
@@ -159,12 +159,11 @@ impl Master {
         }
     }
 
-    /// Gives a lock whose owner has lost its memory the rest of its life. PERSISTENT ones have no end.
+    /// Gives a lock whose owner has lost its memory the rest of its life. After it a PERSISTENT one can be adopted.
     pub(super) fn expire_later(&mut self, now: Now, lock: LockId) {
         let Some(view) = self.table.get(lock) else { return };
         // A restarted daemon watches the process of a detached session; if it does not come back, its node is excluded.
-        let detached = view.payload.orphan_lifetime_ms == DETACHED_LIFETIME_MS;
-        if (view.payload.persistent || detached) && view.granted.is_some() {
+        if view.payload.orphan_lifetime_ms == DETACHED_LIFETIME_MS && view.granted.is_some() {
             return;
         }
         let own = Duration::from_millis(view.payload.orphan_lifetime_ms.into());
@@ -183,7 +182,10 @@ impl Master {
                 break;
             }
             self.expiries.pop_first();
-            if let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) {
+            let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) else { continue };
+            if view.payload.persistent && view.granted.is_some() {
+                self.orphan(now, lock, None);
+            } else {
                 over.entry(view.payload.node).or_default().push(lock);
             }
         }
@@ -206,6 +208,13 @@ impl Master {
             .collect();
         locks.sort();
         for lock in locks {
+            let view = self.table.get(lock).expect("just listed");
+            let dies = presence == Presence::Gone && !view.payload.gone && Self::may_write_value(view.granted);
+            if dies {
+                // It may have been changing what the value stands for (section 7).
+                let resource = view.resource.clone();
+                self.doubt_value(now, &resource);
+            }
             self.table.payload_mut(lock).expect("just listed").gone = presence == Presence::Gone;
             let _ = self.table.set_standing(lock, standing, &mut self.effects);
             let slot = self.table.get(lock).expect("still there").payload.slot;
@@ -299,6 +308,11 @@ impl Master {
         let lock = reported.lock;
         // A request that waits has the place that its record says.
         let waits_here = reported.granted.is_none() && self.table.contains(lock);
+        if reported.presence == Presence::Gone && Self::may_write_value(reported.granted) {
+            self.doubt_value(now, &reported.resource);
+        }
+        let known = self.table.get(lock).and_then(|view| view.granted);
+        super::rebuild::given_at_once(&mut reported, known, 1);
         if !waits_here && !super::rebuild::keep_pending(&mut reported) {
             return;
         }
@@ -321,6 +335,10 @@ impl Master {
                     if slot != NO_SLOT {
                         self.slots.set_owner(slot, Owner::Lock(lock));
                     }
+                }
+                None if reported.presence == Presence::Gone && self.damaged.is_empty() => {
+                    // An orphan without a record: somebody has adopted it, and its daemon was not told.
+                    return;
                 }
                 None => {
                     self.restore_reported(from, incarnation, reported.clone(), NO_SLOT);
@@ -477,9 +495,14 @@ impl Master {
         op: u32,
         new: NewLock,
     ) {
+        if self.table.contains(lock) {
+            // An earlier master had done it, and the answer is on its way.
+            return;
+        }
         let orphans = || {
             let all = self.table.locks_on(&new.resource);
             all.filter(|view| view.standing == Standing::Orphan && view.payload.gone && view.granted.is_some())
+                .filter(|view| view.range == ByteRange::ALL)
         };
         let other_mode = orphans().next().is_some();
         let orphan = orphans()
@@ -497,7 +520,7 @@ impl Master {
             return self.deny(node, lock, op, Denial::Invalid);
         }
         if self.members.contains(owner) {
-            self.send(owner, PeerMessage::Lost { lock: known, reason: LossReason::Adopted });
+            self.adoptions.insert(lock, (owner, known));
         }
         if slot != NO_SLOT {
             self.slots.set_owner(slot, Owner::Lock(lock));

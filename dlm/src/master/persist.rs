@@ -137,6 +137,10 @@ impl Master {
             lvb: self.table.lvb(view.resource).filter(|_| value != ValueDuty::None).cloned(),
         };
         self.table.payload_mut(lock).expect("still there").settling = Settling::Nothing;
+        if let Some((owner, orphan)) = self.adoptions.remove(&lock) {
+            // Not before the record names the new owner: until then the old one speaks for it.
+            self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
+        }
         self.outcome(node, lock, op, result);
         self.write_later(now, slot);
     }

@@ -65,6 +65,10 @@ impl Word {
             {
                 pending.position = record.queue_position;
             }
+            if let Some((_, _, lock)) = self.said.get_mut(&record.lock) {
+                let granted = (record.state == LockState::Granted).then_some(record.mode);
+                given_at_once(lock, granted, record.queue_position);
+            }
             return true;
         }
         false
@@ -88,8 +92,10 @@ impl Word {
     fn settle_given_up(&mut self) -> Vec<Resource> {
         let mut doubtful = Vec::new();
         self.said.retain(|_, (_, _, lock)| {
+            // A holder that died may have been changing it, and the old master not have heard of that.
+            let dead = lock.presence == Presence::Gone && lock.granted.is_some_and(|mode| mode >= Mode::PW);
             let left = give_up(lock);
-            doubtful.extend(left.value_doubtful.then(|| lock.resource.clone()));
+            doubtful.extend((dead || left.value_doubtful).then(|| lock.resource.clone()));
             !left.nothing
         });
         self.settle_swaps();
@@ -175,6 +181,11 @@ impl Master {
         }
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
+            let recorded = word.slot_of.contains_key(&id);
+            if lock.presence == Presence::Gone && !recorded && damaged.is_empty() {
+                // An orphan without a record: somebody has adopted it, and its daemon was not told.
+                continue;
+            }
             let done = take_done(&mut lock);
             if !keep_pending(&mut lock) {
                 continue;
@@ -414,6 +425,19 @@ pub(super) fn give_up(lock: &mut ReportedLock) -> Left {
     lock.granted = Some(wanted);
     // In PW or EX nobody else can have written.
     Left { nothing: false, value_doubtful: writer(Some(granted)) && !writer(Some(wanted)) }
+}
+
+/// A request that does not wait has no place to go back to, and an adopted orphan has no other name any more: if the
+/// record says that it was granted, it was.
+pub(super) fn given_at_once(lock: &mut ReportedLock, recorded: Option<Mode>, position: u64) {
+    if let Some(pending) = lock.pending.as_mut()
+        && lock.granted.is_none()
+        && pending.flags.contains(LockFlags::NOQUEUE)
+        && recorded == Some(pending.wanted)
+    {
+        pending.position = position.max(1);
+        lock.granted = recorded;
+    }
 }
 
 /// The mode that a lock is being converted to which covers its own as little as it is covered.

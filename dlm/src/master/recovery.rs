@@ -100,6 +100,7 @@ impl Master {
             writes: BTreeMap::new(),
             lvb_waits: BTreeMap::new(),
             purges: Vec::new(),
+            adoptions: BTreeMap::new(),
             reported: BTreeMap::new(),
             partial_reports: BTreeMap::new(),
             expiries: BTreeSet::new(),

@@ -96,6 +96,8 @@ impl Member {
             if !placed {
                 let kind = if lock.granted.is_some() {
                     OperationKind::Convert { mode: pending.wanted, flags: pending.flags, lvb: pending.lvb.clone() }
+                } else if lock.adopts {
+                    OperationKind::Adopt(Box::new(self.new_lock(id)))
                 } else {
                     OperationKind::Lock(Box::new(self.new_lock(id)))
                 };

@@ -5,7 +5,6 @@ use crate::limits::{DETACHED_LIFETIME_MS, MAX_LOCKS_PER_SESSION, MAX_ORPHAN_LIFE
 use crate::planted::{Bug, planted};
 use mxlock_format::MAX_LVB_BYTES;
 use mxlock_proto::client::{AdoptRequest, ConvertRequest, LockRequest, UnlockRequest};
-use mxlock_proto::peer::NewLock;
 
 impl Member {
     /// Why a new operation is refused at the moment.
@@ -64,6 +63,7 @@ impl Member {
             last_op: 0,
             pending: Some(Box::new(pending)),
             unlocking: None,
+            adopts: false,
             untold: false,
             read: true,
             lvb: None,
@@ -91,17 +91,18 @@ impl Member {
         self.locks.insert(id, Box::new(lock));
     }
 
-    /// Takes over an orphan. It is not repeated at a new master: there it is asked for again.
+    /// Takes over an orphan.
     pub(crate) fn adopt(&mut self, now: Now, session: SessionId, request: AdoptRequest) {
         let id = LockId { session, seq: request.seq };
-        if self.locks.contains_key(&id) {
-            return self.deny(id, 0, Denial::Invalid);
+        if let Some(lock) = self.locks.get(&id) {
+            // Sent again after a reconnect, as in `lock`.
+            if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
+                self.answer_granted(id, 0, false);
+            }
+            return;
         }
         if let Some(why) = self.refusal(now) {
             return self.deny(id, 0, why);
-        }
-        if self.reported.is_none() {
-            return self.deny(id, 0, Denial::NotFound);
         }
         let persistent = if request.persistent { LockFlags::PERSISTENT } else { LockFlags::NONE };
         let flags = LockFlags::NOQUEUE | persistent;
@@ -119,20 +120,13 @@ impl Member {
             last_op: 0,
             pending: Some(Box::new(pending)),
             unlocking: None,
+            adopts: true,
             untold: false,
             read: true,
             lvb: None,
         };
         self.insert(id, lock);
-        let new = NewLock {
-            resource: request.resource,
-            mode: request.mode,
-            flags,
-            range: None,
-            process: self.sessions[&session].process,
-            transaction: 0,
-            orphan_lifetime_ms: 0,
-        };
+        let new = self.new_lock(id);
         self.send_operation(id, 0, OperationKind::Adopt(Box::new(new)));
     }
 

@@ -9,7 +9,7 @@ use mxlock_format::{
 };
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    Answer, CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
+    AdoptRequest, Answer, CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
 };
 
 mod persistence;
@@ -489,4 +489,66 @@ fn a_waiting_request_in_a_late_report_is_served() {
     solo.unlock(1);
     let granted = |(_, record): &(u32, LockRecord)| record.lock == lock && record.mode == Mode::PW;
     solo.until(|solo| solo.records().iter().any(granted));
+}
+
+/// I9: the process that held PW dies, and its lock outlives it: whoever adopts it learns that the value is not valid.
+#[test]
+fn an_orphan_of_a_writer_has_no_valid_value() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.convert(1, 1, Mode::NL, Some(vec![7]));
+    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
+    solo.input(Input::Connected { conn: other, process });
+    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
+    let lock = LockRequest {
+        seq: 50,
+        resource: resource("data"),
+        mode: Mode::PW,
+        flags: LockFlags::PERSISTENT,
+        range: None,
+        timeout_ms: None,
+        transaction: 0,
+        orphan_lifetime_ms: None,
+    };
+    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
+    assert_eq!(solo.value(50, 0), Some((7, true)));
+    solo.input(Input::ProcessGone { process });
+    let adopt = AdoptRequest { seq: 2, resource: resource("data"), mode: Mode::PW, persistent: false };
+    solo.request(Request::Adopt(adopt));
+    assert_eq!(solo.value(2, 0), Some((7, false)));
+}
+
+/// I5: an orphan whose adoption failed is still one: its daemon speaks for it until the record names the new owner.
+#[test]
+fn an_adoption_that_fails_leaves_the_orphan() {
+    let mut solo = Solo::new();
+    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
+    solo.input(Input::Connected { conn: other, process });
+    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
+    let lock = LockRequest {
+        seq: 50,
+        resource: resource("data"),
+        mode: Mode::PR,
+        flags: LockFlags::PERSISTENT,
+        range: None,
+        timeout_ms: None,
+        transaction: 0,
+        orphan_lifetime_ms: None,
+    };
+    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
+    solo.input(Input::ProcessGone { process });
+    solo.hold = true;
+    let adopt = AdoptRequest { seq: 1, resource: resource("data"), mode: Mode::PR, persistent: false };
+    solo.request(Request::Adopt(adopt));
+    assert!(solo.answers(1, 0).is_empty(), "its record does not name the new owner yet");
+    solo.fail_over();
+    assert!(matches!(solo.answers(1, 0)[..], [Answer::Denied(Denial::Io)]), "the write failed");
+    assert_eq!(solo.records().len(), 1, "the orphan is still there");
+    let adopt = AdoptRequest { seq: 2, resource: resource("data"), mode: Mode::PR, persistent: false };
+    solo.request(Request::Adopt(adopt));
+    assert!(solo.is_granted(2, 0, Mode::PR));
+    solo.unlock(2);
+    solo.until(|solo| solo.records().is_empty());
 }
