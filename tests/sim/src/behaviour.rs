@@ -1,13 +1,23 @@
-//! What clients do: connect, lock, convert, release, give up, die.
+//! How clients live: connect, act, let go, give up, die. What they ask for is in `requests`.
 
-use crate::client::{Client, Held, Op, UNLOCK, is_plain, meet};
+use crate::client::Client;
 use crate::clock::{MS, SEC, US};
-use crate::oracle::values::Values;
+use crate::oracle::release::Orphan;
 use crate::world::{Conn, ConnOwner, Event, World};
 use mxlock_dlm::io::{ConnId, Input};
-use mxlock_format::{ByteRange, Mode, Process};
-use mxlock_proto::LockFlags;
-use mxlock_proto::client::{CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest};
+use mxlock_format::{Mode, Process};
+use mxlock_proto::client::{CLIENT_PROTOCOL, Hello, Request, Response};
+
+/// How a session ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// Its process dies.
+    Death,
+    /// It says so.
+    Bye,
+    /// It finds its lease over, or is not known any more.
+    Loss,
+}
 
 impl World {
     /// Opens a connection to the daemon of a host, if it runs.
@@ -143,7 +153,7 @@ impl World {
         }
         // Without a daemon the locks end at the page's deadline (section 5).
         if self.clients[client].session.is_some() && !self.page_stands(client) {
-            self.give_up(client);
+            self.lose_session(client);
         }
         let Some(conn) = self.open_conn(ConnOwner::Client(client), host) else {
             let at = self.now + self.clients[client].dice.range(50 * MS, 250 * MS);
@@ -165,8 +175,14 @@ impl World {
         me.page.is_some_and(|run| self.hosts[me.host].page_valid(run, self.now))
     }
 
-    /// All locks and the session are lost.
-    pub fn give_up(&mut self, client: usize) {
+    /// All locks and the session are lost. Daemon and master may not know it yet.
+    pub fn lose_session(&mut self, client: usize) {
+        self.leave_behind(client, Ending::Loss);
+        self.give_up(client);
+    }
+
+    /// Forgets all locks and the session.
+    fn give_up(&mut self, client: usize) {
         let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
         for seq in locks {
             self.drop_lock(client, seq);
@@ -200,8 +216,11 @@ impl World {
         if !self.clients[client].welcomed {
             return;
         }
-        if self.let_go(client) || !self.storm {
+        if self.let_go(client) {
             return;
+        }
+        if !self.storm {
+            return self.adopt_what_is_left(client);
         }
         let me = &mut self.clients[client];
         match me.dice.below(100) {
@@ -209,6 +228,7 @@ impl World {
             60..=79 => self.convert(client),
             80..=84 => self.cancel(client),
             85 => self.say_bye(client),
+            86..=89 => self.adopt_something(client),
             _ => {}
         }
     }
@@ -231,174 +251,11 @@ impl World {
         !due.is_empty()
     }
 
-    /// Asks for a new lock.
-    fn ask(&mut self, client: usize) {
-        let now = self.now;
-        let (resources, keep) = (self.resources.len() as u64, self.setup.keep);
-        let (flags_ppm, ranges_ppm) = (self.setup.flags_ppm, self.setup.ranges_ppm);
-        let me = &mut self.clients[client];
-        let index = me.dice.below(resources) as usize;
-        if me.locks.values().any(|held| held.resource == index) {
-            return;
-        }
-        let mode =
-            *me.dice.pick(&[Mode::EX, Mode::EX, Mode::EX, Mode::PR, Mode::PR, Mode::PW, Mode::CW, Mode::CR, Mode::NL]);
-        let flags = if me.dice.chance(flags_ppm) {
-            *me.dice.pick(&[
-                LockFlags::NOQUEUE,
-                LockFlags::NOQUEUE,
-                LockFlags::NOORDER,
-                LockFlags::HEADQUE,
-                LockFlags::ALTPR,
-                LockFlags::NODLCKWT,
-            ])
-        } else {
-            LockFlags::NONE
-        };
-        let flags = if flags == LockFlags::NODLCKWT { LockFlags::NONE } else { flags };
-        let range = if me.dice.chance(ranges_ppm) {
-            let start = me.dice.below(8);
-            ByteRange::new(start, start + me.dice.below(4))
-        } else {
-            None
-        };
-        let timeout_ms = if me.dice.chance(150_000) { Some(me.dice.range(50, 5_000)) } else { None };
-        let orphan_lifetime_ms = if me.dice.chance(30_000) { Some(me.dice.range(1_000, 5_000) as u32) } else { None };
-        let seq = me.next_seq;
-        me.next_seq += 1;
-        let keep_until = now + me.dice.spread(keep);
-        me.locks.insert(seq, Held::new(index, range, keep_until));
-        let resource = self.resources[index].clone();
-        let plain = is_plain(flags, range);
-        let request = Request::Lock(LockRequest {
-            seq,
-            resource,
-            mode,
-            flags,
-            range,
-            timeout_ms,
-            transaction: 0,
-            orphan_lifetime_ms,
-        });
-        self.send_op(client, seq, 0, request, plain, None);
-    }
-
-    /// Sends an operation, and remembers what the oracles need to judge its end.
-    fn send_op(&mut self, client: usize, seq: u64, op: u32, request: Request, plain: bool, value: Option<u64>) {
-        let now = self.now;
-        let floor = self.oracles.tokens.greatest();
-        let Some(held) = self.clients[client].locks.get(&seq) else { return };
-        let behind = if plain { self.oracles.order.on(held.resource) } else { Vec::new() };
-        let conn = self.clients[client].conn;
-        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
-        held.ops.insert(
-            op,
-            Op {
-                request: request.clone(),
-                sent: now,
-                token_floor: floor,
-                plain,
-                behind,
-                value,
-                resent: false,
-                overtaken_by: None,
-            },
-        );
-        if let Some(conn) = conn {
-            self.send_request(conn, request);
-        }
-    }
-
-    /// Asks for another mode of a lock that is held.
-    fn convert(&mut self, client: usize) {
-        let flags_ppm = self.setup.flags_ppm;
-        let me = &mut self.clients[client];
-        let free: Vec<u64> = me
-            .locks
-            .iter()
-            .filter(|(_, held)| held.told.is_some() && held.ops.is_empty() && !held.unlocking)
-            .map(|(&seq, _)| seq)
-            .collect();
-        if free.is_empty() {
-            return;
-        }
-        let seq = *me.dice.pick(&free);
-        let mode = *me.dice.pick(&Mode::ALL);
-        let flags = if me.dice.chance(flags_ppm) {
-            *me.dice.pick(&[LockFlags::NOQUEUE, LockFlags::QUECVT])
-        } else {
-            LockFlags::NONE
-        };
-        let timeout_ms = if me.dice.chance(300_000) { Some(me.dice.range(50, 5_000)) } else { None };
-        let write = me.dice.chance(500_000);
-        let Some(held) = me.locks.get_mut(&seq) else { return };
-        let Some(old) = held.told else { return };
-        let op = held.next_op;
-        held.next_op += 1;
-        held.cancelled = false;
-        let resource = held.resource;
-        // Writers of parts may write at once, and then no order of values is promised.
-        let whole = held.range.is_none();
-        let writes = whole && matches!(old, Mode::PW | Mode::EX) && old != mode && old.covers(mode);
-        let value = (write && writes && self.believes(client, seq)).then(|| self.oracles.values.write(resource));
-        self.set_belief(client, seq, Some(meet(old, mode)));
-        let lvb = value.map(Values::bytes);
-        let request = Request::Convert(ConvertRequest { seq, op, mode, flags, timeout_ms, lvb });
-        self.send_op(client, seq, op, request, false, value);
-    }
-
-    /// Ends a lock.
-    pub fn unlock(&mut self, client: usize, seq: u64) {
-        let write = self.clients[client].dice.chance(500_000);
-        let believed = self.believes(client, seq);
-        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
-        held.unlocking = true;
-        let whole = held.range.is_none();
-        let writes = whole && matches!(held.told, Some(Mode::PW | Mode::EX)) && held.ops.is_empty();
-        let resource = held.resource;
-        let value = (write && writes && believed).then(|| self.oracles.values.write(resource));
-        self.set_belief(client, seq, None);
-        if let Some(lock) = self.clients[client].lock_id(seq) {
-            self.oracles.order.forget(lock);
-        }
-        let request = Request::Unlock(UnlockRequest { seq, lvb: value.map(Values::bytes), invalidate_lvb: false });
-        self.send_op(client, seq, UNLOCK, request, false, value);
-    }
-
-    /// Cancels something that waits, or unlocks it while it waits.
-    fn cancel(&mut self, client: usize) {
-        let now = self.now;
-        let me = &mut self.clients[client];
-        let waiting: Vec<u64> = me
-            .locks
-            .iter()
-            .filter(|(_, held)| {
-                !held.cancelled && !held.unlocking && held.ops.values().any(|op| now - op.sent > 100 * MS)
-            })
-            .map(|(&seq, _)| seq)
-            .collect();
-        if waiting.is_empty() {
-            return;
-        }
-        let seq = *me.dice.pick(&waiting);
-        if me.dice.chance(300_000) {
-            self.unlock(client, seq);
-            return;
-        }
-        let lock = me.lock_id(seq);
-        let Some(held) = me.locks.get_mut(&seq) else { return };
-        held.cancelled = true;
-        if let Some(lock) = lock {
-            self.oracles.order.forget(lock);
-        }
-        if let Some(conn) = self.clients[client].conn {
-            self.send_request(conn, Request::Cancel { seq });
-        }
-    }
-
     /// Ends the session; another one begins later.
     fn say_bye(&mut self, client: usize) {
         let Some(conn) = self.clients[client].conn else { return };
+        self.writers_end(client);
+        self.leave_behind(client, Ending::Bye);
         self.give_up(client);
         self.send_request(conn, Request::Bye);
         self.close_towards_daemon(conn);
@@ -423,16 +280,8 @@ impl World {
             return;
         }
         self.coverage.client_deaths += 1;
-        let writers: Vec<usize> = self.clients[client]
-            .locks
-            .iter()
-            .filter(|(_, held)| held.range.is_none() && matches!(held.told, Some(Mode::PW | Mode::EX)))
-            .filter(|(_, held)| held.ops.is_empty())
-            .map(|(_, held)| held.resource)
-            .collect();
-        for resource in writers {
-            self.oracles.values.writer_died(resource, now);
-        }
+        self.writers_end(client);
+        self.leave_behind(client, Ending::Death);
         let conn = self.clients[client].conn;
         self.give_up(client);
         let me = &mut self.clients[client];
@@ -451,6 +300,63 @@ impl World {
         }
         let at = now + self.clients[client].dice.range(100 * MS, 5 * SEC);
         self.schedule(at, Event::Reborn { client });
+    }
+
+    /// Whether the lease that a client's locks rest on stood until now, even if its host has just lost power.
+    fn lease_stood(&self, client: usize) -> bool {
+        let me = &self.clients[client];
+        let host = &self.hosts[me.host];
+        let until = me.page.and_then(|run| host.pages.get(&run).copied().flatten());
+        !me.lease_lost && until.is_some_and(|until| host.clock.boot(self.now) < until)
+    }
+
+    /// A session ends: where it held PW or EX the value is the last one no more (I9).
+    fn writers_end(&mut self, client: usize) {
+        if !self.lease_stood(client) {
+            return;
+        }
+        let now = self.now;
+        for held in self.clients[client].locks.values() {
+            let writer = matches!(held.told, Some(Mode::PW | Mode::EX));
+            if held.range.is_none() && writer && held.ops.is_empty() && !held.unlocking {
+                self.oracles.values.writer_died(held.resource, now);
+            }
+        }
+    }
+
+    /// A session ends: what of it outlives it (I5).
+    fn leave_behind(&mut self, client: usize, ending: Ending) {
+        let stood = self.lease_stood(client) && ending != Ending::Loss;
+        let me = &self.clients[client];
+        let node = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.node).or(self.hosts[me.host].remembered);
+        for (&seq, held) in &me.locks {
+            // A session that was only lost may still end with its process.
+            let lifetime = held.lifetime_ms.filter(|_| ending != Ending::Bye && !held.may_outlive());
+            let lingers = held.may_outlive() || lifetime.is_some();
+            let Some(lock) = me.lock_id(seq).filter(|_| lingers) else { continue };
+            self.coverage.orphans_left += 1;
+            self.oracles.orphans.leave(Orphan {
+                lock,
+                resource: held.resource,
+                span: held.span(),
+                mode: held.told.unwrap_or(Mode::NL),
+                node,
+                since: self.now,
+                // By whichever clock.
+                until: lifetime.map(|ms| self.now + u64::from(ms) * MS * 95 / 100),
+                certain: stood && held.told.is_some() && held.ops.is_empty() && !held.unlocking,
+            });
+        }
+    }
+
+    /// A lock was lost without its session's end: a PERSISTENT one may be an orphan now.
+    pub fn left_by_loss(&mut self, client: usize, seq: u64) {
+        let me = &self.clients[client];
+        if let (Some(lock), Some(held)) = (me.lock_id(seq), me.locks.get(&seq).filter(|held| held.may_outlive())) {
+            let (resource, span, mode) = (held.resource, held.span(), held.told.unwrap_or(Mode::NL));
+            let (since, node, until, certain) = (self.now, None, None, false);
+            self.oracles.orphans.leave(Orphan { lock, resource, span, mode, node, since, until, certain });
+        }
     }
 
     /// A new process takes the place of a dead one.

@@ -92,6 +92,8 @@ pub struct Op {
     pub behind: Vec<LockId>,
     /// The value that it writes.
     pub value: Option<u64>,
+    /// It says that values up to this one are not to be trusted.
+    pub invalidates: Option<u64>,
     /// Sent again after a lost connection or daemon.
     pub resent: bool,
     /// The smallest token granted to a plain request that came later.
@@ -116,6 +118,15 @@ impl Held {
             persistent: false,
             lifetime_ms: None,
         }
+    }
+
+    /// Whether it is PERSISTENT, or may be when what is under way is done.
+    pub fn may_outlive(&self) -> bool {
+        let asked = |op: &Op| match &op.request {
+            Request::Convert(convert) => convert.flags.contains(LockFlags::PERSISTENT),
+            _ => false,
+        };
+        self.persistent || self.ops.values().any(asked)
     }
 
     /// The bytes it covers.

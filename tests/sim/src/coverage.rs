@@ -47,6 +47,22 @@ counters! {
     waits: 20_000;
     /// Requests denied.
     denials: 1_000;
+    /// Grants of PERSISTENT locks.
+    persistent_grants: 1_000;
+    /// Grants of a part of a resource.
+    ranged_grants: 2_000;
+    /// Grants of the alternative mode (ALTPR, ALTCW).
+    alternative_grants: 50;
+    /// Requests refused because they contradict themselves.
+    refused_as_invalid: 100;
+    /// Conversions refused because they would deadlock.
+    conversion_deadlocks: 100;
+    /// Locks that outlived their process.
+    orphans_left: 500;
+    /// Orphans adopted.
+    adoptions: 200;
+    /// Unlocks that said the value is not to be trusted.
+    values_doubted: 500;
     /// Value blocks read and compared.
     values_read: 5_000;
     /// Pairs of queued requests whose order was checked.

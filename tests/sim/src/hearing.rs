@@ -2,11 +2,14 @@
 
 use crate::client::{Held, Op, UNLOCK};
 use crate::clock::{MS, SEC};
+use crate::oracle::order::Order;
+use crate::oracle::release::{self, Loss};
 use crate::oracle::{Rule, answers};
 use crate::world::{ConnOwner, Event, World};
 use mxlock_dlm::io::ConnId;
 use mxlock_dlm::time::BootTime;
 use mxlock_format::{LockId, Mode};
+use mxlock_proto::LockFlags;
 use mxlock_proto::client::{AdminReply, Answer, Denial, Grant, LossReason, Refusal, Request, Response, Welcome};
 
 impl World {
@@ -57,9 +60,9 @@ impl World {
             .is_some_and(|page| self.hosts[self.clients[client].host].page_valid(page, self.now));
         let trusted = self.trusts(client);
         for seq in welcome.lost {
-            if trusted && self.believes(client, seq) {
-                self.fail(Rule::I5, format!("client {client} claimed lock {seq} within its lease, and it is lost"));
-            }
+            let relied_on = trusted && self.believes(client, seq);
+            let verdict = release::loss(Loss { reason: None, relied_on, excluded: false });
+            self.judge(Rule::I5, verdict.map_err(|error| format!("client {client} claimed lock {seq}: {error}")));
             self.lost(client, seq);
         }
         let me = &mut self.clients[client];
@@ -102,10 +105,11 @@ impl World {
             Refusal::ShuttingDown | Refusal::TooManySessions => {}
             Refusal::UnknownSession => {
                 let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
-                if let Some(seq) = locks.into_iter().find(|&seq| self.believes(client, seq)) {
-                    self.fail(Rule::I5, format!("client {client} holds lock {seq}, and its session is unknown"));
-                }
-                self.give_up(client);
+                let relied_on = locks.into_iter().any(|seq| self.believes(client, seq));
+                let verdict = release::loss(Loss { reason: None, relied_on, excluded: false });
+                let told = |error| format!("the session of client {client} is not known any more: {error}");
+                self.judge(Rule::I5, verdict.map_err(told));
+                self.lose_session(client);
             }
             other => self.fail(Rule::I7, format!("client {client} was refused: {other:?}")),
         }
@@ -153,11 +157,22 @@ impl World {
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         let Some(done) = held.ops.remove(&op) else { return };
         let before = held.told;
+        held.persistent = asked_flags(&done.request).persistence().unwrap_or(held.persistent);
         held.told = Some(grant.mode);
         held.token = grant.token;
         held.told_at = now;
-        let (resource, unlocking) = (held.resource, held.unlocking);
+        let (resource, unlocking, span) = (held.resource, held.unlocking, held.span());
         self.coverage.grants += 1;
+        self.coverage.persistent_grants += u64::from(held.persistent);
+        self.coverage.ranged_grants += u64::from(held.range.is_some());
+        self.coverage.alternative_grants += u64::from(asked_mode(&done.request).is_some_and(|mode| mode != grant.mode));
+        if let Request::Adopt(_) = done.request {
+            self.coverage.adoptions += 1;
+            if !self.oracles.orphans.adopted(resource, grant.mode) {
+                let what = format!("client {client} adopted resource {resource} in {}, which nobody left", grant.mode);
+                self.fail(Rule::I5, what);
+            }
+        }
         self.coverage.waits += u64::from(now - done.sent > 20 * MS);
 
         let raised = before.is_none_or(|before| !before.covers(grant.mode));
@@ -165,10 +180,14 @@ impl World {
             self.coverage.tokens_compared += 1;
             let verdict = self.oracles.tokens.granted(lock, op, grant.token, done.token_floor);
             self.judge(Rule::I2, verdict);
+            let views = &self.oracles.views;
+            let verdict = self
+                .oracles
+                .orphans
+                .granted(resource, span, grant.mode, now, |node, since| views.excluded_since(node, since));
+            self.judge(Rule::I5, verdict.map_err(|error| format!("client {client} lock {seq}: {error}")));
         }
-        if let Some(value) = done.value {
-            self.oracles.values.acknowledge(value, now);
-        }
+        self.effect_done(resource, &done);
         if raised
             && let Some(value) = &grant.lvb
             && value.valid
@@ -201,14 +220,8 @@ impl World {
             // Its daemon was restarted or excluded: it was asked for anew.
             return;
         }
-        if let Some(other) = done.overtaken_by
-            && other < token
-        {
-            self.fail(
-                Rule::I8,
-                format!("client {client} lock {seq} ({lock:?}) got {token:?} after a later request had got {other:?}"),
-            );
-        }
+        let verdict = Order::check(lock, token, done.overtaken_by);
+        self.judge(Rule::I8, verdict.map_err(|error| format!("client {client} lock {seq}: {error}")));
         let Some(mode) = wanted(done) else { return };
         for ahead in done.behind.clone() {
             if let Some((other, their_seq)) = self.client_of(ahead)
@@ -228,6 +241,8 @@ impl World {
     fn denied(&mut self, client: usize, seq: u64, op: u32, denial: Denial) {
         self.coverage.denials += 1;
         self.coverage.table_full += u64::from(denial == Denial::TableFull);
+        self.coverage.refused_as_invalid += u64::from(denial == Denial::Invalid);
+        self.coverage.conversion_deadlocks += u64::from(denial == Denial::Deadlock);
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         let Some(done) = held.ops.remove(&op) else { return };
         match op {
@@ -269,17 +284,27 @@ impl World {
         }
     }
 
-    fn unlocked(&mut self, client: usize, seq: u64, op: u32) {
+    /// What an operation said of its resource's value was acknowledged.
+    fn effect_done(&mut self, resource: usize, done: &Op) {
         let now = self.now;
+        if let Some(value) = done.value {
+            self.oracles.values.acknowledge(value, now);
+        }
+        if let Some(last) = done.invalidates {
+            self.coverage.values_doubted += 1;
+            self.oracles.values.invalidated(resource, last, now);
+        }
+    }
+
+    fn unlocked(&mut self, client: usize, seq: u64, op: u32) {
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        let resource = held.resource;
         let Some(done) = held.ops.remove(&op) else { return };
         if op != UNLOCK {
             self.fail(Rule::I7, format!("client {client}: operation {op} of lock {seq} was answered with Unlocked"));
             return;
         }
-        if let Some(value) = done.value {
-            self.oracles.values.acknowledge(value, now);
-        }
+        self.effect_done(resource, &done);
         self.drop_if_idle(client, seq, op);
     }
 
@@ -296,23 +321,13 @@ impl World {
     }
 
     fn told_lost(&mut self, client: usize, seq: u64, reason: LossReason) {
-        // `mxlock leave --release` takes them on purpose; that nobody else got it before is I1's matter.
-        if self.believes(client, seq) && reason != LossReason::Left {
-            self.fail(Rule::I5, format!("client {client} lost lock {seq} within its lease: {reason:?}"));
-        }
         let me = &self.clients[client];
         let node = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.node);
         if let (Some(node), Some(held)) = (node, me.locks.get(&seq)) {
             let excluded = self.oracles.views.excluded_since(node, held.told_at.saturating_sub(SEC));
-            match reason {
-                LossReason::Excluded if !excluded => {
-                    self.fail(Rule::I5, format!("client {client} lost lock {seq}: node {node} was never excluded"));
-                }
-                LossReason::Adopted => {
-                    self.fail(Rule::I5, format!("client {client} lost lock {seq}: nobody adopted it"));
-                }
-                _ => {}
-            }
+            let relied_on = self.believes(client, seq);
+            let verdict = release::loss(Loss { reason: Some(reason), relied_on, excluded });
+            self.judge(Rule::I5, verdict.map_err(|error| format!("client {client} lost lock {seq}: {error}")));
         }
         self.lost(client, seq);
     }
@@ -320,6 +335,7 @@ impl World {
     /// The lock is lost to the client, and what it asked of it is over: whether a value was written cannot be known.
     /// Answers that were on their way say nothing more.
     fn lost(&mut self, client: usize, seq: u64) {
+        self.left_by_loss(client, seq);
         let Some(held) = self.clients[client].locks.get(&seq) else { return };
         let ops: Vec<u32> = held.ops.keys().copied().collect();
         self.clients[client].echoes.extend(ops.into_iter().map(|op| (seq, op)));
@@ -332,5 +348,23 @@ fn wanted(op: &Op) -> Option<Mode> {
     match &op.request {
         Request::Lock(lock) => Some(lock.mode),
         _ => None,
+    }
+}
+
+/// The mode that an operation asks for.
+fn asked_mode(request: &Request) -> Option<Mode> {
+    match request {
+        Request::Lock(lock) => Some(lock.mode),
+        Request::Convert(convert) => Some(convert.mode),
+        _ => None,
+    }
+}
+
+/// The flags that a grant of this operation has taken in.
+fn asked_flags(request: &Request) -> LockFlags {
+    match request {
+        Request::Lock(lock) => lock.flags,
+        Request::Convert(convert) => convert.flags,
+        _ => LockFlags::NONE,
     }
 }

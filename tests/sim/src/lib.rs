@@ -13,8 +13,8 @@
 //! | `clock`, `disk`, `net` | the fake world, as kind as DESIGN section 10 says and no kinder |
 //! | `storage`, `links` | the disk and the network as a host has them |
 //! | `node` | the driver of a core: event loop, heartbeat thread, lease page, pauses |
-//! | `client`, `behaviour`, `hearing` | what clients know, do, and are told |
-//! | `oracle` | I1 to I9; I10 and liveness are in `run` |
+//! | `client`, `behaviour`, `requests`, `hearing` | what clients know, how they live, what they ask for and are told |
+//! | `oracle` | I1 to I11; liveness is in `run` |
 //! | `coverage` | what a run came across, with floors |
 
 #![forbid(unsafe_code)]
@@ -32,6 +32,7 @@ pub mod net;
 pub mod node;
 pub mod operator;
 pub mod oracle;
+pub mod requests;
 pub mod run;
 pub mod scenario;
 pub mod setup;

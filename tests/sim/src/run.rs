@@ -2,7 +2,7 @@
 
 use crate::clock::{SEC, Time};
 use crate::coverage::Coverage;
-use crate::oracle::Rule;
+use crate::oracle::{Rule, rest};
 use crate::scenario::Scenario;
 use crate::world::{Failure, World};
 use mxlock_proto::client::AdminRequest;
@@ -144,17 +144,16 @@ fn at_rest(world: &mut World) {
         world.fail(Rule::Memory, error);
         return;
     }
-    for slot in 0..world.disk.geometry.slot_count {
-        if daemon.core.mirror().image(slot)[..] != *world.disk.record_bytes(slot) {
-            let record = world.disk.records[slot as usize].clone();
-            world.fail(Rule::I10, format!("slot {slot} differs from the master's mirror; on disk: {record:?}"));
-            return;
-        }
-        if let Some(record) = world.disk.records[slot as usize].clone() {
-            world.fail(Rule::I10, format!("slot {slot} is not empty, though nobody has a lock: {record:?}"));
-            return;
-        }
-    }
+    let compare = |slot: u32| {
+        let (memory, disk) = (daemon.core.mirror().image(slot), world.disk.record_bytes(slot));
+        rest::slot(slot, memory, disk, world.disk.records[slot as usize].as_ref())
+    };
+    let verdict = (0..world.disk.geometry.slot_count).try_for_each(compare);
+    world.judge(Rule::I10, verdict);
+    let verdict = world.oracles.damage.at_rest();
+    world.judge(Rule::I11, verdict);
+    let verdict = world.oracles.orphans.at_rest();
+    world.judge(Rule::I5, verdict);
 }
 
 /// Reads a list of regressions: one per line, `SEED[:MINUTES] STORY`; `#` begins a comment.

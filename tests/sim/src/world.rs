@@ -591,11 +591,19 @@ impl World {
     /// A bit of a record flips.
     pub fn rot_record(&mut self, slot: u32, bit: usize) {
         self.disk.rot_record(slot, bit);
+        self.look_for_damage(slot);
+    }
+
+    fn look_for_damage(&mut self, slot: u32) {
+        let sound =
+            self.disk.records[slot as usize].is_some() || self.disk.record_bytes(slot).iter().all(|byte| *byte == 0);
+        self.oracles.damage.landed(slot, sound);
     }
 
     fn records_changed(&mut self, all: Vec<Changed>) {
         for changed in all {
             self.log.fold(u64::from(changed.slot));
+            self.look_for_damage(changed.slot);
             let after = self.disk.records[changed.slot as usize].clone();
             if let Some(record) = &after {
                 self.log.fold(record.token.0);
@@ -630,9 +638,8 @@ impl World {
         let trouble = self.setup.faults.iter().any(|(kind, _)| {
             matches!(kind, Fault::RotRecord | Fault::TornWrites | Fault::ReadErrors | Fault::LosePath | Fault::LoseDisk)
         }) || self.setup.noise.torn_ppm > 0;
-        if !trouble {
-            self.fail(Rule::I11, format!("host {host} finds slot {slot} damaged, which nobody damaged: {reason}"));
-        }
+        let verdict = self.oracles.damage.said(host, slot, reason, trouble);
+        self.judge(Rule::I11, verdict);
     }
 
     /// The records that count for I3: where the disk broke its word, what it promised.

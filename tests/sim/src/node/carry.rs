@@ -3,7 +3,7 @@
 use crate::clock::{MS, SEC};
 use crate::coverage::Coverage;
 use crate::disk::{Piece, Purpose};
-use crate::oracle::Rule;
+use crate::oracle::{Rule, writers};
 use crate::world::{Event, World};
 use mxlock_dlm::event::{Event as Said, StopReason};
 use mxlock_dlm::io::{ConnId, Input, IoFault, IoId, Output};
@@ -23,13 +23,12 @@ impl World {
         let run = daemon.run;
         match output {
             Output::Heartbeat { image, heartbeat, urgent } => {
-                let own = heartbeat.node == daemon.node && heartbeat.node_uuid == node_uuid;
+                let shown = (heartbeat.node, heartbeat.node_uuid);
+                let verdict = writers::heartbeat(host, shown, (daemon.node, node_uuid));
                 daemon.shown = heartbeat.incarnation;
                 daemon.resigned = heartbeat.state == NodeState::Resigned;
                 daemon.thread.newest = Some((image, heartbeat));
-                if !own {
-                    self.fail(Rule::I6, format!("host {host} publishes a heartbeat that is not its own"));
-                }
+                self.judge(Rule::I6, verdict);
                 if urgent {
                     self.beat_soon(host);
                 }
@@ -76,11 +75,15 @@ impl World {
             }
             Output::Log(said) => self.hear(host, said),
             Output::Stop { reason } => {
+                let node = daemon.node;
                 let wait = match reason {
                     StopReason::Shutdown | StopReason::Left => self.setup.stopped_for,
                     _ => daemon.dice.range(500 * MS, 3 * SEC),
                 };
                 self.trace(|| format!("h{host}: stops: {reason}"));
+                if reason == StopReason::Left {
+                    self.oracles.orphans.node_left(node);
+                }
                 self.end_daemon(host);
                 self.schedule_start(host, now + wait);
             }
@@ -106,20 +109,12 @@ impl World {
         let boot = me.clock.boot(now);
         let Some(daemon) = &me.daemon else { return };
         let (run, acts) = (daemon.run, daemon.acts_as_master(me, now));
-        let overlap = daemon.writing.values().any(|&(at, length)| first < at + length && at < first + count);
+        let verdict = writers::records(host, first, count, acts, daemon.writing.values().copied());
         if boot > deadline {
             self.expire(host, run, io);
             return;
         }
-        if overlap {
-            self.fail(Rule::I6, format!("host {host} writes slot {first} (+{count}) while a write of it is in flight"));
-        }
-        if !acts {
-            self.fail(
-                Rule::I6,
-                format!("host {host} writes slot {first} (+{count}) without being master in its lease"),
-            );
-        }
+        self.judge(Rule::I6, verdict);
         if let Some(other) = self.other_master(host) {
             self.fail(Rule::I4, format!("host {host} writes records while host {other} acts as master"));
         }

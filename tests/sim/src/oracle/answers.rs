@@ -17,3 +17,27 @@ pub fn check(client: &Client, seq: u64, op: u32) -> Result<bool, String> {
         None => Err(format!("an answer to operation {op} of lock {seq} in {:?}, which waits for none", client.session)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Held;
+    use crate::dice::Dice;
+    use mxlock_format::Process;
+
+    #[test]
+    fn a_second_answer_is_seen() {
+        let process = Process { pid: 1, start_time: 0, uid: 0 };
+        let mut client = Client::new(0, process, 1, Dice::new(0, "test", 0));
+        client.locks.insert(1, Held::new(0, None, 0));
+        client.next_seq = 2;
+        assert!(check(&client, 1, 0).is_err(), "nothing was asked");
+        client.echoes.insert((1, 0));
+        assert_eq!(check(&client, 1, 0), Ok(false), "it was sent again, and the answers crossed");
+        client.echoes.clear();
+        client.from_records = true;
+        assert_eq!(check(&client, 1, 0), Ok(false), "a record outlived the daemon that knew better");
+        assert!(check(&client, 1, 1).is_err(), "no record brings a conversion back");
+        assert!(check(&client, 2, 0).is_err(), "lock 2 was never asked for");
+    }
+}

@@ -64,3 +64,24 @@ impl Exclusion {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_holders_in_conflict_are_seen() {
+        let mut exclusion = Exclusion::default();
+        let mut believe = |client, mode, span| {
+            exclusion.set(0, client, 1, Some(Belief { client, seq: 1, mode, span }));
+            exclusion.check(0, client, 1, |_| true).is_ok()
+        };
+        let (low, high) = (ByteRange::new(0, 9).unwrap(), ByteRange::new(10, 19).unwrap());
+        assert!(believe(1, Mode::EX, low));
+        assert!(believe(2, Mode::EX, high), "they share no byte");
+        assert!(!believe(2, Mode::CR, low), "EX excludes all but NL");
+        assert!(believe(2, Mode::NL, low));
+        assert!(!believe(3, Mode::PR, ByteRange::ALL));
+        assert!(exclusion.check(0, 3, 1, |belief| belief.client != 1).is_ok(), "whose lease is over knows it");
+    }
+}

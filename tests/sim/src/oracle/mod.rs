@@ -1,16 +1,35 @@
 //! Oracles: each watches one invariant of DESIGN section 9 from outside, knowing only what clients were told and what
 //! is on the disk.
+//!
+//! | rule | file |
+//! |---|---|
+//! | I1 no incompatible holders | `exclusion` |
+//! | I2 tokens increase | `tokens` |
+//! | I3 a record for every lock | `superset` |
+//! | I4 one view per epoch, one master | `views` |
+//! | I5 releases have a reason; orphans stand; nobody is excluded who lives | `release`, `judgement` |
+//! | I6 one writer per sector, in its reign | `writers`, `landing` |
+//! | I7 one answer to every request | `answers` |
+//! | I8 order | `order` |
+//! | I9 values | `values` |
+//! | I10 disk = memory at rest | `rest` |
+//! | I11 damage is told of | `damage` |
+//! | section 5, leases | `lease` |
 
 pub mod answers;
+pub mod damage;
 pub mod exclusion;
 pub mod judgement;
 pub mod landing;
 pub mod lease;
 pub mod order;
+pub mod release;
+pub mod rest;
 pub mod superset;
 pub mod tokens;
 pub mod values;
 pub mod views;
+pub mod writers;
 
 /// The rule that was broken.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -52,8 +71,12 @@ pub struct Oracles {
     pub landing: landing::Landing,
     /// Section 5
     pub leases: lease::Leases,
+    /// I5: what outlives its process
+    pub orphans: release::Orphans,
     /// I8
     pub order: order::Order,
     /// I9
     pub values: values::Values,
+    /// I11
+    pub damage: damage::Damage,
 }

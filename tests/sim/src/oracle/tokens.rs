@@ -38,3 +38,23 @@ impl Tokens {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mxlock_format::{Epoch, SessionId};
+
+    #[test]
+    fn a_token_that_is_not_new_is_seen() {
+        let mut tokens = Tokens::default();
+        let lock = |seq| LockId { session: SessionId(1), seq };
+        let token = |epoch, n| Token::new(Epoch(epoch), n);
+        assert!(tokens.granted(lock(1), 0, token(7, 3), Token(0)).is_ok());
+        assert_eq!(tokens.greatest(), token(7, 3));
+        assert!(tokens.granted(lock(1), 0, token(7, 3), Token(0)).is_ok(), "the same grant, told again");
+        assert!(tokens.granted(lock(2), 0, token(7, 3), Token(0)).is_err(), "another grant with the same token");
+        assert!(tokens.granted(lock(2), 0, token(7, 2), token(7, 3)).is_err(), "asked after 3 was told");
+        assert!(tokens.granted(lock(2), 0, token(6, 99), token(7, 3)).is_err(), "an epoch goes back");
+        assert!(tokens.granted(lock(2), 0, token(8, 1), token(7, 3)).is_ok());
+    }
+}

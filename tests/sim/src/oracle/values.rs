@@ -16,7 +16,7 @@ struct Written {
 #[derive(Default)]
 pub struct Values {
     written: BTreeMap<u64, Written>,
-    /// By resource: values up to this number became invalid at that time, because a writer died.
+    /// By resource: values up to this number became invalid at that time, because a writer died or said so.
     died: BTreeMap<usize, (u64, Time)>,
 }
 
@@ -44,7 +44,20 @@ impl Values {
 
     /// A holder of PW or EX died: what was written before must not be called valid any more.
     pub fn writer_died(&mut self, resource: usize, now: Time) {
-        self.died.insert(resource, (self.written.len() as u64, now));
+        self.died.insert(resource, (self.newest(), now));
+    }
+
+    /// The last value that anybody has written so far, on whatever resource.
+    pub fn newest(&self) -> u64 {
+        self.written.len() as u64
+    }
+
+    /// A holder of PW or EX said that the values up to `last` can no longer be trusted, and this was acknowledged.
+    pub fn invalidated(&mut self, resource: usize, last: u64, now: Time) {
+        let known = self.died.entry(resource).or_insert((last, now));
+        if known.0 < last {
+            *known = (last, now);
+        }
     }
 
     /// A reader that asked at `asked` was told that `bytes` are valid; `excludes_writers`: its mode conflicts with PW.
@@ -66,9 +79,46 @@ impl Values {
         }
         match self.died.get(&resource) {
             Some(&(last, at)) if excludes_writers && number <= last && at < asked => Err(format!(
-                "resource {resource}: value {number} was read as valid, but a holder of PW or EX died after it"
+                "resource {resource}: value {number} was read as valid, but a holder of PW or EX died, or said that it is not, after it"
             )),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_not_the_last_one_is_seen() {
+        let mut values = Values::default();
+        let (first, second) = (values.write(0), values.write(0));
+        let read = |values: &Values, number, asked| values.read(0, &Values::bytes(number), asked, true);
+        values.acknowledge(first, 10);
+        assert!(read(&values, first, 20).is_ok());
+        values.acknowledge(second, 30);
+        assert!(read(&values, first, 20).is_ok(), "it asked before the second was acknowledged");
+        assert!(read(&values, first, 31).is_err());
+        assert!(read(&values, second, 31).is_ok());
+        assert!(values.read(1, &Values::bytes(second), 31, true).is_err(), "it is of another resource");
+        assert!(values.read(0, b"rubbish", 31, true).is_err());
+    }
+
+    #[test]
+    fn a_value_that_outlives_its_writers_death_is_seen() {
+        let mut values = Values::default();
+        let number = values.write(0);
+        values.acknowledge(number, 10);
+        values.writer_died(0, 20);
+        assert!(values.read(0, &Values::bytes(number), 21, true).is_err());
+        assert!(
+            values.read(0, &Values::bytes(number), 21, false).is_ok(),
+            "a CR or NL reader may look while it is written"
+        );
+        let next = values.write(0);
+        assert!(values.read(0, &Values::bytes(next), 22, true).is_ok());
+        values.invalidated(0, next, 30);
+        assert!(values.read(0, &Values::bytes(next), 31, true).is_err(), "its writer said that it is not valid");
     }
 }

@@ -68,3 +68,53 @@ impl Views {
         views.windows(2).map(|pair| u64::from((pair[0].0 & !pair[1].0).count_ones())).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SEC;
+    use mxlock_format::{ClusterKey, Geometry, Incarnation, Phase, SectorSize, Superblock, Timing, Uuid};
+
+    fn view(epoch: u64, members: u64) -> View {
+        View {
+            epoch: Epoch(epoch),
+            master: NodeId::new(1).unwrap(),
+            master_incarnation: Incarnation(5),
+            phase: Phase::Active,
+            members: NodeSet(members),
+            owed: NodeSet(0),
+            table_epoch: Epoch(epoch),
+            feature_level: 1,
+        }
+    }
+
+    #[test]
+    fn two_views_of_an_epoch_are_seen() {
+        let mut views = Views::default();
+        assert!(views.committed(view(8, 0b11), 0).is_ok());
+        assert!(views.committed(view(8, 0b11), SEC).is_ok(), "the same one, told again");
+        assert!(views.committed(view(8, 0b01), SEC).is_err());
+        assert!(views.committed(view(9, 0b01), 2 * SEC).is_ok());
+        assert!(views.excluded_since(NodeId::new(1).unwrap(), SEC));
+        assert!(!views.excluded_since(NodeId::new(0).unwrap(), SEC));
+        assert_eq!((views.exclusions(), views.count()), (1, 2));
+    }
+
+    #[test]
+    fn a_heartbeat_that_goes_back_is_seen() {
+        let superblock = Superblock {
+            geometry: Geometry { sector: SectorSize::S512, slot_count: 64 },
+            timing: Timing::FAST,
+            lockspace: "test".to_owned(),
+            uuid: Uuid([7; 16]),
+            key: ClusterKey([9; 32]),
+            feature_level: 1,
+        };
+        let beat = |epoch| Heartbeat::empty(NodeId::new(1).unwrap(), &superblock, Epoch(epoch));
+        let mut views = Views::default();
+        assert!(views.landed(&beat(8), &beat(9), 0).is_ok());
+        assert!(views.landed(&beat(9), &beat(8), 0).is_err());
+        let another = Heartbeat { incarnation: Incarnation(2), ..beat(8) };
+        assert!(views.landed(&beat(9), &another, 0).is_ok(), "another incarnation may know less");
+    }
+}
