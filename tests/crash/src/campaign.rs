@@ -1,7 +1,7 @@
 //! All crash points of a stream, or an even sample of them.
 
 use crate::history::History;
-use crate::points::{Landed, image, mix, ways};
+use crate::points::{Landed, image, mix, tears_a_held_lock, ways};
 use crate::replay::{Crash, replay};
 use crate::stream::{Event, Stream};
 use mxlock_format::NodeId;
@@ -21,6 +21,8 @@ pub struct Report {
     pub replays: BTreeMap<&'static str, u64>,
     /// Of these, disks with a torn sector.
     pub torn: u64,
+    /// Disks on which the torn sector was the record of a lock that was relied on.
+    pub torn_held: u64,
     /// Of these, disks with a damaged heartbeat sector, from which nothing can start.
     pub stopped: u64,
     /// Most writes that were not durable at one moment.
@@ -31,6 +33,10 @@ pub struct Report {
     pub kept: u64,
     /// Longest time until service had resumed, milliseconds.
     pub longest_ms: u64,
+    /// The first crash points that break a rule.
+    pub broken: Vec<Broken>,
+    /// How many do.
+    pub broken_count: u64,
 }
 
 /// A crash point that breaks a rule.
@@ -71,6 +77,30 @@ impl fmt::Display for Report {
     }
 }
 
+/// Crash points that are named; the rest are counted.
+const NAMED: usize = 10;
+
+impl Report {
+    fn breaks(&mut self, broken: Broken) {
+        self.broken_count += 1;
+        if self.broken.len() < NAMED {
+            self.broken.push(broken);
+        }
+    }
+
+    /// Whether no rule was broken.
+    ///
+    /// # Errors
+    /// The crash points that break one.
+    pub fn verdict(&self) -> Result<(), String> {
+        if self.broken_count == 0 {
+            return Ok(());
+        }
+        let named: Vec<String> = self.broken.iter().map(Broken::to_string).collect();
+        Err(format!("{} crash points break a rule:\n{}", self.broken_count, named.join("\n")))
+    }
+}
+
 /// How much of a stream is replayed.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -78,21 +108,25 @@ pub struct Effort {
     pub every: u64,
     /// Which.
     pub offset: u64,
+    /// Only disks with a torn sector.
+    pub torn: bool,
+    /// Also disks on which the torn sector was the record of a lock that was relied on.
+    pub torn_held: bool,
 }
 
 /// Checks a stream.
 ///
 /// # Errors
-/// The first crash point that breaks a rule.
-pub fn check(stream: &Stream, effort: Effort) -> Result<Report, Box<Broken>> {
-    let broken = |moment, point, why| Box::new(Broken { moment, point, why });
-    let mut history = History::new(stream).map_err(|why| broken(0, None, why))?;
+/// It is none.
+pub fn check(stream: &Stream, effort: Effort) -> Result<Report, String> {
+    let mut history = History::new(stream)?;
     let mut report = Report { moments: stream.moments.len(), ..Report::default() };
     let mut number = effort.offset;
     for (at, moment) in stream.moments.iter().enumerate() {
-        let stays = |why| broken(at, None, why);
-        history.apply(moment.at_ns, &moment.event).map_err(stays)?;
-        history.check_superset().map_err(stays)?;
+        let applied = history.apply(moment.at_ns, &moment.event).and_then(|()| history.check_superset());
+        if let Err(why) = applied {
+            report.breaks(Broken { moment: at, point: None, why });
+        }
         report.prefixes += 1;
         report.writes += usize::from(matches!(moment.event, Event::Write { .. }));
         report.most_pending = report.most_pending.max(history.pending.len());
@@ -100,6 +134,9 @@ pub fn check(stream: &Stream, effort: Effort) -> Result<Report, Box<Broken>> {
             continue;
         }
         for landed in ways(&history.pending, at as u64) {
+            if effort.torn && landed != Landed::TornLast {
+                continue;
+            }
             for crash in crashes(at, landed) {
                 number += 1;
                 if !number.is_multiple_of(effort.every) {
@@ -107,9 +144,20 @@ pub fn check(stream: &Stream, effort: Effort) -> Result<Report, Box<Broken>> {
                 }
                 let image = image(&history, landed);
                 report.torn += u64::from(image.torn.is_some());
-                let outcome = replay(&history, image, crash, false);
-                let outcome = outcome.map_err(|why| broken(at, Some((landed, crash)), why))?;
+                if tears_a_held_lock(&history, &image) {
+                    report.torn_held += 1;
+                    if !effort.torn_held {
+                        continue;
+                    }
+                }
                 *report.replays.entry(name(crash)).or_default() += 1;
+                let outcome = match replay(&history, image, crash, false) {
+                    Ok(outcome) => outcome,
+                    Err(why) => {
+                        report.breaks(Broken { moment: at, point: Some((landed, crash)), why });
+                        continue;
+                    }
+                };
                 report.stopped += u64::from(outcome.stopped);
                 report.held += outcome.held;
                 report.kept += outcome.kept;
@@ -118,6 +166,23 @@ pub fn check(stream: &Stream, effort: Effort) -> Result<Report, Box<Broken>> {
         }
     }
     Ok(report)
+}
+
+/// How many crash points a stream has.
+///
+/// # Errors
+/// It is none.
+pub fn count(stream: &Stream) -> Result<u64, String> {
+    let mut history = History::new(stream)?;
+    let mut count = 0;
+    for (at, moment) in stream.moments.iter().enumerate() {
+        history.apply(moment.at_ns, &moment.event)?;
+        if is_point(&moment.event) {
+            let here = ways(&history.pending, at as u64).into_iter().map(|landed| crashes(at, landed).len() as u64);
+            count += here.sum::<u64>();
+        }
+    }
+    Ok(count)
 }
 
 /// A crash is tried after everything that changes what may be on the disk, or what a client relies on.

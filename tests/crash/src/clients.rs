@@ -178,8 +178,11 @@ impl Speaker<'_> {
                 _ => {}
             }
         }
-        if confirmed && self.client.lease_valid() {
-            self.note(Event::Confirmed { client: self.number });
+        if let Some(session) = self.client.session_id()
+            && confirmed
+            && self.client.lease_valid()
+        {
+            self.note(Event::Confirmed { client: self.number, session });
         }
         Ok(())
     }
@@ -286,11 +289,11 @@ impl Speaker<'_> {
     }
 
     fn burst(&mut self) -> Result<(), Gone> {
-        let first = self.dice.below(20);
+        let (group, first) = (self.dice.below(2), self.dice.below(10));
         let mut held = Vec::new();
         let mut asked = Vec::new();
         for at in 0..BURST as u64 {
-            let name = format!("burst-{}-{}", self.dice.0 % 2, (first + at) % 20);
+            let name = format!("burst-{group}-{}", (first + at) % 10);
             asked.push(self.ask(&name, Mode::EX)?);
         }
         for seq in asked {

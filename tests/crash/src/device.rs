@@ -59,6 +59,11 @@ impl Recorder {
         Stream { base: base[..lockstate_bytes].to_vec(), moments: state.moments.clone() }
     }
 
+    /// Replaces what is on the device. Nobody uses it.
+    pub fn put(&self, image: &[u8]) {
+        self.state().image[..image.len()].copy_from_slice(image);
+    }
+
     /// Puts an event down.
     pub fn note(&self, event: Event) {
         self.state().note(event);

@@ -216,8 +216,9 @@ impl History {
                 let known = Client { node: *node, run, session: *session, locks: BTreeMap::new() };
                 self.clients.insert(*client, known);
             }
-            Event::Confirmed { client } => {
+            Event::Confirmed { client, session } => {
                 if let Some(client) = self.clients.get_mut(client) {
+                    client.session = *session;
                     client.run = self.runs.get(&client.node).copied().unwrap_or_default();
                 }
             }

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 /// once have time to claim their locks, which is what is to be checked.
 pub const TIMING: Timing = Timing { renew_ms: 200, lease_ms: 1_600, grace_ms: 300, dead_ms: 2_400, suspect_ms: 1_900 };
 /// Few slots: a stream is replayed thousands of times, and each time the table is read.
-pub const GEOMETRY: Geometry = Geometry { sector: SectorSize::S512, slot_count: 256 };
+pub const GEOMETRY: Geometry = Geometry { sector: SectorSize::S512, slot_count: 128 };
 /// Lifetime of the orphans of a restart; at least L + G.
 pub const ORPHAN_LIFETIME_MS: u32 = 2_000;
 /// A record of a released lock is cleared within this time.
@@ -101,11 +101,22 @@ impl Lab {
         daemon
     }
 
-    /// Starts a daemon.
+    /// Starts a daemon on what is on the disk now.
     pub fn start(&mut self, node: usize) {
         let id = self.daemons[node].id();
         self.recorder.note(Event::Started { node: id });
         self.daemons[node].start();
+    }
+
+    /// Kills what runs, puts an image on the disk, and starts all daemons on it.
+    pub fn restart_on(&mut self, image: &[u8]) {
+        for daemon in self.daemons.iter_mut().filter(|daemon| daemon.is_started()) {
+            daemon.kill();
+        }
+        self.recorder.put(image);
+        for daemon in &mut self.daemons {
+            daemon.start();
+        }
     }
 
     /// `kill -9`.

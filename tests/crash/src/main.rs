@@ -1,12 +1,14 @@
 //! Records runs of real daemons, and starts clusters from every disk that a crash could have left.
 
 use clap::{Parser, Subcommand};
-use mxlock_crash::campaign::{Effort, check};
+use mxlock_crash::campaign::{Effort, check, count};
 use mxlock_crash::history::History;
+use mxlock_crash::lab::Lab;
 use mxlock_crash::points::{Landed, image};
+use mxlock_crash::real::start_on_prefixes;
 use mxlock_crash::replay::{Crash, replay};
-use mxlock_crash::stream::Stream;
-use mxlock_format::NodeId;
+use mxlock_crash::stream::{Event, Moment, Stream};
+use mxlock_format::{Heartbeat, LockRecord, MAX_NODES, NodeId, RECORD_BYTES};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -35,6 +37,27 @@ enum Command {
         /// The number of the first one.
         #[arg(long, default_value_t = 0)]
         offset: u64,
+        /// Only disks with a torn sector.
+        #[arg(long)]
+        torn: bool,
+        /// Also disks on which the torn sector was the record of a lock that was relied on.
+        #[arg(long)]
+        torn_held: bool,
+    },
+    /// Records a run, replays it, and starts the real daemons on some of the disks. `MXLOCK_E2E_REQUIRE=1` makes it fail
+    /// where the machine cannot do that, instead of saying so.
+    Live {
+        /// Crash points to replay, about.
+        #[arg(long, default_value_t = 1_000)]
+        replays: u64,
+        /// Disks to start real daemons on.
+        #[arg(long, default_value_t = 5)]
+        starts: usize,
+    },
+    /// Prints what was recorded.
+    List {
+        /// The stream.
+        file: PathBuf,
     },
     /// Replays one crash point and prints what happens.
     Show {
@@ -52,7 +75,11 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Args::parse().command {
         Command::Record { file } => record(&file),
-        Command::Replay { file, every, offset } => all(&file, Effort { every, offset }),
+        Command::Replay { file, every, offset, torn, torn_held } => {
+            read(&file).and_then(|stream| all(&stream, Effort { every, offset, torn, torn_held }))
+        }
+        Command::List { file } => list(&file),
+        Command::Live { replays, starts } => live(replays, starts),
         Command::Show { file, moment, landed, crash } => show(&file, moment, &landed, &crash),
     };
     match result {
@@ -65,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn record(file: &Path) -> Result<(), String> {
-    let stream = mxlock_crash::record::record()?;
+    let stream = mxlock_crash::record::record(&mut Lab::prepare()?);
     let bytes = stream.to_bytes()?;
     println!("{} moments in {} bytes", stream.moments.len(), bytes.len());
     std::fs::write(file, bytes).map_err(|e| format!("{}: {e}", file.display()))
@@ -76,12 +103,70 @@ fn read(file: &Path) -> Result<Stream, String> {
     Stream::from_bytes(&bytes).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn all(file: &Path, effort: Effort) -> Result<(), String> {
-    let stream = read(file)?;
+fn all(stream: &Stream, effort: Effort) -> Result<(), String> {
     let started = Instant::now();
-    let report = check(&stream, effort).map_err(|broken| broken.to_string())?;
+    let report = check(stream, effort)?;
     println!("{report}\nin {:.1} s", started.elapsed().as_secs_f64());
+    report.verdict()
+}
+
+fn list(file: &Path) -> Result<(), String> {
+    let stream = read(file)?;
+    let begin = stream.moments.first().map_or(0, |moment| moment.at_ns);
+    for (at, Moment { at_ns, event }) in stream.moments.iter().enumerate() {
+        let what = match event {
+            Event::Write { id, node, offset, bytes } => {
+                let first = offset / RECORD_BYTES as u64;
+                let what = describe(*node, first as usize, bytes);
+                format!("write {id} of node {node}, sectors {first} (+{}): {what}", bytes.len() / RECORD_BYTES)
+            }
+            other => format!("{other:?}"),
+        };
+        println!("{at:>6} {:>9.3} ms  {what}", (at_ns - begin) as f64 / 1e6);
+    }
     Ok(())
+}
+
+fn describe(node: NodeId, first: usize, bytes: &[u8]) -> String {
+    let Some(slot) = first.checked_sub(MAX_NODES) else {
+        return Heartbeat::decode(node, bytes).map_or_else(
+            |error| error.to_string(),
+            |heartbeat| format!("{:?}, view {}, block {:?}", heartbeat.state, heartbeat.epoch, heartbeat.block),
+        );
+    };
+    match LockRecord::decode(slot as u32, &bytes[..RECORD_BYTES]) {
+        Ok(Some(r)) => format!("{:?} {:?} {}->{} {:?} {:?}", r.lock, r.state, r.mode, r.wanted, r.token, r.resource),
+        Ok(None) => "empty".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn live(replays: u64, starts: usize) -> Result<(), String> {
+    let mut lab = match Lab::prepare() {
+        Ok(lab) => lab,
+        Err(why) if std::env::var_os("MXLOCK_E2E_REQUIRE").is_none_or(|v| v != "1") => {
+            println!("skipped: {why}");
+            return Ok(());
+        }
+        Err(why) => return Err(format!("MXLOCK_E2E_REQUIRE is set, but {why}")),
+    };
+    let stream = mxlock_crash::record::record(&mut lab);
+    let every = count(&stream)?.div_ceil(replays.max(1));
+    all(&stream, Effort { every, offset: 0, torn: false, torn_held: false }).map_err(|why| keep(&stream, &why))?;
+    let started = Instant::now();
+    let done = start_on_prefixes(&mut lab, &stream, starts).map_err(|why| keep(&stream, &why))?;
+    println!("real daemons started on {done} of the disks, in {:.1} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Keeps the stream of a failure.
+fn keep(stream: &Stream, why: &str) -> String {
+    let path = std::env::temp_dir().join(format!("mxlock-crash-{}.stream", std::process::id()));
+    let kept = stream.to_bytes().and_then(|bytes| std::fs::write(&path, bytes).map_err(|e| e.to_string()));
+    match kept {
+        Ok(()) => format!("{why}\nthe stream is kept in {}", path.display()),
+        Err(error) => format!("{why}\nthe stream cannot be kept: {error}"),
+    }
 }
 
 fn show(file: &Path, moment: usize, landed: &str, crash: &str) -> Result<(), String> {

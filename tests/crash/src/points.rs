@@ -1,9 +1,9 @@
 //! The disks that a crash at one moment could leave: every prefix, with the last write torn, and with the writes that are
 //! not durable in any subset.
 
-use crate::history::{History, Pending, Sector};
+use crate::history::{History, Pending, Sector, names, record_in, resource};
 use crate::replay::Image;
-use mxlock_format::RECORD_BYTES;
+use mxlock_format::{MAX_NODES, RECORD_BYTES};
 
 /// Writes under way of which all subsets are tried; of more, a sample.
 const ALL_SUBSETS: usize = 6;
@@ -69,6 +69,21 @@ fn tear(bytes: &mut [u8], sectors: &[Sector]) -> Option<usize> {
     put(bytes, half, RECORD_BYTES / 2);
     let after = &bytes[half.0 * RECORD_BYTES..][..RECORD_BYTES];
     (after != before && after != half.1).then_some(half.0)
+}
+
+/// Whether the torn sector held the record of a lock that its client relies on: then A1 has failed for a write in place.
+pub fn tears_a_held_lock(history: &History, image: &Image) -> bool {
+    let Some(slot) = image.torn.and_then(|sector| sector.checked_sub(MAX_NODES)) else { return false };
+    let sector = slot + MAX_NODES;
+    let durable = &history.durable[sector * RECORD_BYTES..][..RECORD_BYTES];
+    let later = history.pending.iter().flat_map(|write| &write.sectors).filter(|(at, _)| *at == sector);
+    let stood: Vec<_> = later.filter_map(|(_, bytes)| record_in(slot, bytes)).chain(record_in(slot, durable)).collect();
+    history.clients.values().filter(|client| history.trusts(client)).any(|client| {
+        client.locks.values().any(|lock| {
+            let Some(mode) = lock.believed() else { return false };
+            stood.iter().any(|record| names(record, client.session, &resource(&lock.name), mode))
+        })
+    })
 }
 
 /// A hash (splitmix64).

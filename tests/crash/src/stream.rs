@@ -85,17 +85,19 @@ pub enum Event {
     },
     /// A client has a session.
     Session {
-        /// Number of the client; it has this one session.
+        /// Number of the client.
         client: u32,
         /// The node of its daemon.
         node: NodeId,
         /// The session.
         session: SessionId,
     },
-    /// A client has taken its session up again with a daemon that was restarted: its locks stand.
+    /// A client has connected again, to a daemon that was restarted: its locks stand.
     Confirmed {
         /// Which.
         client: u32,
+        /// Its session: another one where it held nothing that the old one could be known by.
+        session: SessionId,
     },
     /// A client has asked for a lock.
     Asked {

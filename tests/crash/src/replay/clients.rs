@@ -108,14 +108,16 @@ impl World<'_> {
         let alive: Vec<usize> =
             (0..self.hosts.len()).filter(|&host| self.crash != Crash::Host(self.hosts[host].node)).collect();
         let mut pid = 1_000_000;
-        for (at, name) in self.history.names.iter().enumerate() {
+        // Where nobody has locked anything yet, there is one name nonetheless: service resumes.
+        let names = self.history.names.iter().map(String::as_str).chain(["never locked before"]);
+        for (at, name) in names.enumerate() {
             // Two on one host, whose order is known, and one on another.
             for (host, rank) in [(at, 0), (at, 1), (at + 1, 0)] {
                 pid += 1;
                 let process = Process { pid, start_time: 1, uid: 0 };
                 let mut caller = Caller::new(alive[host % alive.len()], process, Page::Old(0));
                 caller.rank = Some(rank);
-                caller.name = name.clone();
+                caller.name = name.to_owned();
                 self.add(caller);
             }
         }

@@ -32,6 +32,10 @@ impl Disk {
         sector(&self.bytes, MAX_NODES + slot)
     }
 
+    pub(super) fn slots(&self, first: usize, count: usize) -> &[u8] {
+        &self.bytes[(MAX_NODES + first) * RECORD_BYTES..][..count * RECORD_BYTES]
+    }
+
     /// Record slots with something in them that is no record.
     pub(super) fn damaged(&self) -> BTreeSet<u32> {
         let bad = |slot: &usize| LockRecord::decode(*slot as u32, self.slot(*slot)).is_err();

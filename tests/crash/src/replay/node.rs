@@ -240,13 +240,12 @@ impl World<'_> {
             }
             Output::WriteTable { io, first_slot, count, deadline } => {
                 let mirror = daemon.core.mirror();
-                let slots = first_slot..first_slot + count;
-                let bytes = slots.flat_map(|slot| mirror.image(slot).to_vec()).collect();
+                let mut bytes = Vec::with_capacity(count as usize * RECORD_BYTES);
+                (first_slot..first_slot + count).for_each(|slot| bytes.extend_from_slice(&mirror.image(slot)[..]));
                 self.write(host, io, first_slot as usize, bytes, deadline);
             }
             Output::ReadTable { io, first_slot, count } => {
-                let slots = first_slot as usize..(first_slot + count) as usize;
-                let bytes = slots.flat_map(|slot| self.disk.slot(slot).to_vec()).collect();
+                let bytes = self.disk.slots(first_slot as usize, count as usize).to_vec();
                 let chunk = TableChunk { first_slot, bytes, unreadable: Vec::new() };
                 self.tell_later(now + DISK, host, Input::TableRead { io, result: Ok(chunk) });
             }
