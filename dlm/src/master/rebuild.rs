@@ -205,6 +205,10 @@ impl Master {
                 doubtful.push(resource);
             }
         }
+        if !damaged.is_empty() {
+            // A record that cannot be read may have carried a newer value than any that can.
+            doubtful.extend(self.table.locks().map(|view| view.resource.clone()));
+        }
         for resource in doubtful {
             if self.table.lvb(&resource).is_some() {
                 self.table.update_value(&resource, LvbUpdate::Invalidate);

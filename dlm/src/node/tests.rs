@@ -552,3 +552,22 @@ fn an_adoption_that_fails_leaves_the_orphan() {
     solo.unlock(2);
     solo.until(|solo| solo.records().is_empty());
 }
+
+/// I9, I11: the record that carried the newest value cannot be read: an older one that a holder remembers is not valid.
+#[test]
+fn a_damaged_record_makes_values_doubtful() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.convert(1, 1, Mode::NL, Some(vec![6]));
+    solo.lock(2, "data", Mode::EX);
+    solo.unlock_writing(2, 7);
+    assert!(matches!(solo.answers(2, u32::MAX)[..], [Answer::Unlocked]));
+    solo.until(|solo| solo.records().len() == 1 && solo.held.is_empty());
+    let slot = solo.records()[0].0;
+    solo.hold = true;
+    solo.lock(3, "something", Mode::EX);
+    solo.slots[slot as usize].0[100] ^= 1;
+    solo.fail_over();
+    solo.lock(4, "data", Mode::PR);
+    assert!(!solo.value(4, 0).is_some_and(|(_, valid)| valid), "value 7 was the last one");
+}
