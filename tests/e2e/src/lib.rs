@@ -9,6 +9,8 @@
 //! held     a `mxlock run` that holds a lock until it is told to let go
 //! inspect  the lockstate as mxlock-inspect shows it
 //! surgery  damage, and signs of life of hosts that do not exist
+//! libdlm   the C libraries, and C programs on them
+//! lvm      hosts that share a volume group: lvmlockd and lvm
 //! referee  what many clients believed, and whether it was compatible (I1, I2)
 //! ```
 //!
@@ -22,6 +24,8 @@ pub mod disk;
 pub mod held;
 pub mod inspect;
 pub mod lab;
+pub mod libdlm;
+pub mod lvm;
 pub mod net;
 pub mod referee;
 pub mod surgery;

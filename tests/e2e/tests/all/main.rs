@@ -6,5 +6,7 @@ mod bad_start;
 mod counter;
 mod failover;
 mod handover;
+mod libdlm;
 mod locking;
+mod lvm;
 mod restart;
