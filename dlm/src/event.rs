@@ -1,6 +1,6 @@
 //! What happened, for the log: ten lines tell the story of a failover.
 
-use mxlock_format::{Epoch, Incarnation, NodeId, NodeSet, View};
+use mxlock_format::{Epoch, Incarnation, LockId, NodeId, NodeSet, View};
 use std::fmt;
 
 /// How important an event is.
@@ -99,6 +99,10 @@ pub enum Event {
         node: NodeId,
         standing: u64,
         released: u64,
+    },
+    DeadlockBroken {
+        victim: LockId,
+        requests: u64,
     },
     OrphanExpired {
         node: NodeId,
@@ -240,6 +244,9 @@ impl fmt::Display for Event {
             }
             Event::ClaimsJudged { node, standing, released } => {
                 write!(f, "a session on node {node} is back: {standing} locks stand, {released} are released")
+            }
+            Event::DeadlockBroken { victim, requests } => {
+                write!(f, "a deadlock of {requests} requests is broken: the youngest one, {victim}, is refused")
             }
             Event::OrphanExpired { node, locks } => {
                 write!(f, "{locks} orphaned locks of node {node} were not claimed in time and are released")

@@ -12,8 +12,10 @@
 //! | `rebuild.rs` | the table from records and reports |
 //! | `members.rs` | members that die, come back, speak late; orphans and their adoption |
 //! | `scrub.rs` | comparing disk with memory |
+//! | `deadlock.rs` | deadlocks over the whole cluster |
 //! | `listing.rs` | `mxlock locks` |
 
+mod deadlock;
 mod listing;
 mod members;
 mod operations;
@@ -121,6 +123,8 @@ pub(crate) struct Master {
     next_io: u64,
     lease_until: Option<BootTime>,
     effects: Vec<Effect>,
+    /// Locks whose owners may be in a deadlock now.
+    suspects: Vec<LockId>,
     pub(crate) counters: Counters,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) out: VecDeque<Output>,
@@ -198,7 +202,7 @@ impl Master {
 
     /// Carries out what the table did to other locks, in order.
     fn run_effects(&mut self, now: Now) {
-        while !self.effects.is_empty() {
+        while !self.effects.is_empty() || self.break_deadlock(now) {
             let mut told = 0;
             for effect in std::mem::take(&mut self.effects) {
                 match effect {
@@ -252,6 +256,8 @@ impl Master {
         };
         let settling = Settling::Grant { demoted: grant.demoted, value };
         self.table.payload_mut(grant.lock).expect("just granted").settling = settling;
+        // Its owner may wait for something else, and others now for this.
+        self.suspects.push(grant.lock);
         self.settle(now, grant.lock);
     }
 
@@ -323,6 +329,7 @@ impl Master {
         let late = self.finish_recovery();
         self.log(Event::RecoveryDone { epoch: self.reign, locks: self.table.len() as u64 });
         self.table.resume_all(&mut self.effects);
+        self.suspect_all();
         self.run_effects(now);
         for node in late.lost {
             self.purge_node(now, node);
@@ -371,6 +378,11 @@ impl Master {
                     view.lock,
                     self.slots.owner(slot)
                 ));
+            }
+            if view.wanted.is_some()
+                && let Some(cycle) = self.table.find_cycle(view.lock)
+            {
+                return Err(format!("nobody breaks the deadlock of {cycle:?}"));
             }
         }
         Ok(())

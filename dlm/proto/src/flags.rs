@@ -27,7 +27,7 @@ flags! {
     QUECVT = 2;
     /// A conversion that would deadlock on its resource is demoted to NL and queued again.
     CONVDEADLK = 3;
-    /// Not a victim of deadlock detection.
+    /// While this request waits, its owner may do other things: it counts for no deadlock, and is no victim of one.
     NODLCKWT = 4;
     /// Grant as soon as compatible, whatever the order.
     NOORDER = 5;
@@ -42,6 +42,8 @@ flags! {
     /// The lock outlives its owner: it becomes an orphan that others may adopt. With a conversion that is granted, from then
     /// on.
     PERSISTENT = 10;
+    /// Its owner releases the lock whatever it waits for: being in the way of others counts for no deadlock.
+    NODLCKBLK = 11;
     /// A conversion that is granted makes the lock end with its owner again. (In the kernel any call without PERSISTENT
     /// does that.)
     TRANSIENT = 13;

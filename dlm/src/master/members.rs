@@ -360,6 +360,7 @@ impl Master {
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
         // Also what is new to the table is served only here: those in its way are told, and it may be granted at once.
         let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
+        self.suspects.push(lock);
         self.settle(now, lock);
         self.answer_done(lock, done);
     }
@@ -409,6 +410,7 @@ impl Master {
             // As it is before anything is granted: a grant has a number, and is told, when it is on disk.
             told.extend(self.reported_lock(lock));
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
+            self.suspects.push(lock);
         }
         self.log(Event::ClaimsJudged { node: from, standing: told.len() as u64, released: unwanted.len() as u64 });
         // Its daemon has lost its memory, and with it a value that an unlock was to write.
@@ -452,6 +454,7 @@ impl Master {
             self.doubt_value(now, &claim.resource);
         }
         let _ = self.table.restate(lock, Some(kept), None, Standing::Confirmed, &mut self.effects);
+        self.suspects.push(lock);
         if slot != NO_SLOT {
             self.write_later(now, slot);
         }
@@ -529,8 +532,7 @@ impl Master {
         }
         self.token_counter += 1;
         let token = Token::new(self.reign, self.token_counter);
-        let holder = self.table.payload_mut(lock).expect("just renamed");
-        *holder = Holder {
+        let holder = Holder {
             process: new.process,
             transaction: new.transaction,
             token,
@@ -544,6 +546,8 @@ impl Master {
             gone: false,
             settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
         };
+        let _ = self.table.set_payload(lock, holder);
+        self.suspects.push(lock);
         let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);
         let _ = self.table.rebast(lock, &mut self.effects);
         if slot == NO_SLOT && !self.place(now, lock) {

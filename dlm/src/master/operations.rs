@@ -3,7 +3,7 @@
 use super::*;
 use crate::limits::MAX_LOCKS;
 use crate::slots::Owner;
-use crate::table::{Cancelled, DenyReason, LvbUpdate, Outcome as TableOutcome, Request, Standing, TableError};
+use crate::table::{DenyReason, LvbUpdate, Outcome as TableOutcome, Request, Standing, TableError};
 use mxlock_proto::LockFlags;
 use mxlock_proto::peer::{NewLock, Operation, OperationKind};
 
@@ -25,7 +25,11 @@ impl Master {
                 }
                 self.unlock(now, from, lock, lvb, invalidate_lvb, answer);
             }
-            OperationKind::Cancel => self.cancel(now, from, lock, op),
+            OperationKind::Cancel => {
+                if self.table.get(lock).is_some_and(|view| view.payload.op == op) {
+                    self.refuse_waiting(now, lock, Denial::Cancelled);
+                }
+            }
             OperationKind::Adopt(new) => self.adopt(now, from, incarnation, lock, op, *new),
         }
     }
@@ -61,6 +65,7 @@ impl Master {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {
                 self.send(node, PeerMessage::Queued { lock, op, position });
+                self.suspects.push(lock);
                 // Where the table is full the request waits without a record (section 7).
                 if self.place(now, lock) {
                     self.settle(now, lock);
@@ -106,6 +111,7 @@ impl Master {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {
                 self.send(node, PeerMessage::Queued { lock, op, position });
+                self.suspects.push(lock);
                 self.settle(now, lock);
             }
             Ok(TableOutcome::Denied(reason)) => self.deny(node, lock, op, denial_of(reason)),
@@ -194,21 +200,6 @@ impl Master {
         holder.settling = Settling::Release { answer };
         debug_assert_eq!(self.slots.owner(slot), Owner::Lock(lock));
         self.write_now(slot);
-    }
-
-    fn cancel(&mut self, now: Now, node: NodeId, lock: LockId, op: u32) {
-        match self.table.cancel(lock, &mut self.effects) {
-            Ok(Cancelled::Removed(removed)) => {
-                self.released(now, lock, &removed, false);
-                self.deny(node, lock, op, Denial::Cancelled);
-            }
-            Ok(Cancelled::Reverted { .. }) => {
-                self.deny(node, lock, op, Denial::Cancelled);
-                self.settle(now, lock);
-            }
-            // The grant came first and is on its way, or will be when its record is written.
-            Ok(Cancelled::NotWaiting) | Err(_) => {}
-        }
     }
 }
 

@@ -194,6 +194,11 @@ impl Solo {
     }
 
     fn lock(&mut self, seq: u64, name: &str, mode: Mode) {
+        self.lock_for(0, seq, name, mode);
+    }
+
+    /// A lock of a transaction; 0: of none.
+    fn lock_for(&mut self, transaction: u64, seq: u64, name: &str, mode: Mode) {
         self.request(Request::Lock(LockRequest {
             seq,
             resource: resource(name),
@@ -201,7 +206,7 @@ impl Solo {
             flags: LockFlags::NONE,
             range: None,
             timeout_ms: None,
-            transaction: 0,
+            transaction,
             orphan_lifetime_ms: None,
         }));
     }
@@ -489,6 +494,36 @@ fn a_waiting_request_in_a_late_report_is_served() {
     solo.unlock(1);
     let granted = |(_, record): &(u32, LockRecord)| record.lock == lock && record.mode == Mode::PW;
     solo.until(|solo| solo.records().iter().any(granted));
+}
+
+/// Section 7, "Deadlock": the youngest waiting request of the cycle is refused when the cycle closes; the others go on, and a
+/// failover in between changes nothing.
+#[test]
+fn the_youngest_request_of_a_deadlock_is_refused() {
+    for failover in [false, true] {
+        let mut solo = Solo::new();
+        for (transaction, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            solo.lock_for(transaction, transaction, name, Mode::EX);
+        }
+        solo.lock_for(1, 11, "b", Mode::PR);
+        solo.lock_for(2, 12, "c", Mode::EX);
+        assert!(solo.answers(11, 0).is_empty() && solo.answers(12, 0).is_empty());
+        if failover {
+            solo.until(|solo| solo.records().len() == 5 && solo.held.is_empty());
+            solo.hold = true;
+            solo.lock(20, "another", Mode::NL);
+            solo.fail_over();
+        }
+        solo.lock_for(3, 13, "a", Mode::EX);
+        solo.until(|solo| !solo.answers(13, 0).is_empty());
+        assert!(matches!(solo.answers(13, 0)[..], [Answer::Denied(Denial::Deadlock)]));
+        assert!(solo.answers(11, 0).is_empty() && solo.answers(12, 0).is_empty());
+        solo.unlock(3);
+        solo.until(|solo| solo.is_granted(12, 0, Mode::EX));
+        solo.unlock(12);
+        solo.unlock(2);
+        solo.until(|solo| solo.is_granted(11, 0, Mode::PR));
+    }
 }
 
 /// I9: the process that held PW dies, and its lock outlives it: whoever adopts it learns that the value is not valid.

@@ -7,7 +7,7 @@
 
 use super::entry::{ModeSet, Queue};
 use super::slab::NIL;
-use super::{Effect, Grant, LockFlags, Table, lvb};
+use super::{Effect, Grant, LockFlags, Payload, Table, lvb};
 use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, Mode};
 
@@ -37,7 +37,7 @@ pub(super) enum Verdict {
     Wait,
 }
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// Can `wanted`, or its alternative, be granted? (`can_be_granted` in the kernel, without its side effects.)
     ///
     /// The kernel looks for a conversion deadlock before it tries the alternative, and looks again whenever the queues are

@@ -4,7 +4,7 @@
 use super::entry::{Lock, ModeCounts, ModeSet, Queue};
 use super::grant::Verdict;
 use super::slab::NIL;
-use super::{LockFlags, Standing, Table};
+use super::{LockFlags, Payload, Standing, Table};
 use mxlock_format::{LockId, Mode, Resource};
 
 /// A broken promise: a bug in this module, or a caller that restored what cannot be.
@@ -34,7 +34,7 @@ pub enum InvariantViolation {
     Unfinished,
 }
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// Checks the whole table: I1 over confirmed locks and orphans, order and progress (I8), that every holder in the way
     /// was told, and that lists, counts and indices agree. Not to be expected between `restore` and `resume_all`.
     pub fn check_invariants(&self) -> Result<(), InvariantViolation> {
@@ -143,7 +143,11 @@ impl<P> Table<P> {
         let (locks, resources) = (self.locks.len(), self.resources.len());
         let found = self.locks.iter().all(|(i, lock)| self.find_index(lock.id) == Some(i))
             && self.resources.iter().all(|(r, resource)| self.find_resource(&resource.name) == Some(r));
-        let agree = linked == locks && self.by_id.len() == locks && self.by_resource.len() == resources;
+        let waiting = || self.locks.iter().filter(|(_, lock)| lock.queue != Queue::Granted);
+        let by_owner = waiting().all(|(i, _)| self.waiting.contains(&(self.owner(i), i)))
+            && self.waiting.len() == waiting().count()
+            && self.owned.values().map(|&count| count as usize).sum::<usize>() == locks;
+        let agree = by_owner && linked == locks && self.by_id.len() == locks && self.by_resource.len() == resources;
         if found && agree { Ok(()) } else { Err(InvariantViolation::Index { locks, resources }) }
     }
 }

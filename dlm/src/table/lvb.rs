@@ -1,7 +1,7 @@
 //! Lock value blocks (DESIGN section 7; fs/dlm/lock.c `dlm_lvb_operations`, `set_lvb_lock`, `set_lvb_unlock`).
 
 use super::entry::Res;
-use super::{LvbTransfer, LvbUpdate, Table};
+use super::{LvbTransfer, LvbUpdate, Payload, Table};
 use mxlock_format::{Lvb, LvbSequence, Mode, Resource};
 
 /// Which way the value goes when a lock passes from mode `was` to `now`. Read: any new lock, NL to any, CR, CW and PR to
@@ -16,7 +16,7 @@ pub(super) fn transfer(was: Option<Mode>, now: Mode) -> LvbTransfer {
     }
 }
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// Applies `update` to the value block of resource `r` and says what happened. Every change, an invalidation too,
     /// gets a sequence above all earlier ones, so that after a failover the newest record tells the truth, and a stale
     /// record of a lock that is gone never wins (the numbers are the table's, not the resource's).

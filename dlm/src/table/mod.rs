@@ -20,12 +20,14 @@
 //! | `entry.rs`, `slab.rs` | what is stored, and where |
 //! | `queues.rs` | linking, counting, places in a queue |
 //! | `grant.rs` | the grant test and the service of the queues |
+//! | `deadlock.rs` | who waits for whom, and cycles of it |
 //! | `notices.rs` | blocking notices |
 //! | `lvb.rs` | value blocks |
 //! | `recover.rs` | building a table from reports; possible holders |
 //! | `query.rs` | looking at it |
 //! | `invariants.rs` | what must be true of it |
 
+mod deadlock;
 mod entry;
 mod grant;
 mod invariants;
@@ -46,9 +48,10 @@ pub use types::*;
 use entry::{List, Lock, ModeSet, Queue, Res};
 use grant::{Ask, Verdict};
 use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use mxlock_format::{Epoch, LockId, Mode, Resource};
 use slab::{NIL, Slab};
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 /// The lock table. `P` is what the caller keeps with each lock.
@@ -61,6 +64,10 @@ pub struct Table<P> {
     by_id: HashTable<u32>,
     by_resource: HashTable<u32>,
     hasher: DefaultHashBuilder,
+    /// The locks in the converting and waiting queues, by owner.
+    waiting: BTreeSet<(Owner, u32)>,
+    /// How many locks each owner has, in any queue. Most that wait have no other lock.
+    owned: HashMap<Owner, u32>,
     /// The epoch of LVB sequences written from now on, and the number of those so far.
     epoch: Epoch,
     lvb_writes: u64,
@@ -68,13 +75,13 @@ pub struct Table<P> {
     fresh: Vec<u32>,
 }
 
-impl<P> Default for Table<P> {
+impl<P: Payload> Default for Table<P> {
     fn default() -> Table<P> {
         Table::new()
     }
 }
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// An empty table.
     pub fn new() -> Table<P> {
         Table {
@@ -83,6 +90,8 @@ impl<P> Table<P> {
             by_id: HashTable::new(),
             by_resource: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
+            waiting: BTreeSet::new(),
+            owned: HashMap::new(),
             epoch: Epoch::default(),
             lvb_writes: 0,
             fresh: Vec::new(),
@@ -284,9 +293,21 @@ impl<P> Table<P> {
         if self.contains(new) {
             return Err(TableError::Duplicate(new));
         }
-        self.forget_id(i);
-        self.locks[i].id = new;
-        self.remember_id(i, self.hasher.hash_one(new));
+        self.change_owner(i, |table| {
+            table.forget_id(i);
+            table.locks[i].id = new;
+            table.remember_id(i, table.hasher.hash_one(new));
+        });
+        Ok(())
+    }
+
+    /// Replaces the caller's part of a lock: it belongs to somebody else now, perhaps to another transaction.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn set_payload(&mut self, lock: LockId, payload: P) -> Result<(), TableError> {
+        let i = self.find(lock)?;
+        self.change_owner(i, |table| table.locks[i].payload = payload);
         Ok(())
     }
 
@@ -302,6 +323,7 @@ impl<P> Table<P> {
         let Lock { resource: r, .. } = self.locks[i];
         let may_write = self.locks[i].held().iter().any(|mode| mode >= Mode::PW);
         self.unlink(i);
+        self.disown(i);
         self.forget_id(i);
         let Lock { granted, wanted, range, standing, payload, .. } = self.locks.remove(i);
         if [Queue::Granted, Queue::Converting, Queue::Waiting].into_iter().all(|queue| self.list(r, queue).is_empty()) {
@@ -351,6 +373,7 @@ impl<P> Table<P> {
     fn add_lock(&mut self, lock: Lock<P>, id_hash: u64) -> u32 {
         let i = self.locks.insert(lock);
         self.remember_id(i, id_hash);
+        self.own(i);
         i
     }
 

@@ -11,10 +11,10 @@
 
 use super::entry::{ModeSet, Queue};
 use super::slab::NIL;
-use super::{Effect, Standing, Table};
+use super::{Effect, Payload, Standing, Table};
 use mxlock_format::{ByteRange, Mode};
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// Tells the holders that `wanted` is waited for. `me` is the lock that wants it, if it is in the table; `queued` says
     /// that it is in a queue.
     pub(super) fn notify_holders(

@@ -1,10 +1,10 @@
 //! Looking at the table.
 
 use super::entry::{Lock, Queue};
-use super::{Blocking, LockFlags, LockView, Standing, Table};
+use super::{Blocking, LockFlags, LockView, Payload, Standing, Table};
 use mxlock_format::{LockId, Lvb, Resource};
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// How many locks there are, in all queues.
     pub fn len(&self) -> usize {
         self.locks.len()
@@ -25,7 +25,7 @@ impl<P> Table<P> {
         Some(self.view(&self.locks[self.find_index(lock)?]))
     }
 
-    /// The caller's part of a lock, to be changed.
+    /// The caller's part of a lock, to be changed; but not its transaction ([`Table::set_payload`]).
     pub fn payload_mut(&mut self, lock: LockId) -> Option<&mut P> {
         let i = self.find_index(lock)?;
         Some(&mut self.locks[i].payload)

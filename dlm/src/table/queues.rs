@@ -1,8 +1,8 @@
 //! Linking locks into the queues of their resource, and keeping the counts right.
 
-use super::Table;
 use super::entry::{List, Lock, ModeSet, More, Queue};
 use super::slab::NIL;
+use super::{Payload, Table};
 use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, Mode};
 
@@ -26,7 +26,7 @@ impl<'a, P> Iterator for Walk<'a, P> {
     }
 }
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     pub(super) fn list(&self, r: u32, queue: Queue) -> List {
         self.resources[r].list(queue)
     }
@@ -103,9 +103,15 @@ impl<P> Table<P> {
     /// Adds lock `i`, where it is linked now, to the counts of its resource, or takes it out.
     pub(super) fn count(&mut self, i: u32, add: bool) {
         let lock = &self.locks[i];
+        let waits = lock.queue != Queue::Granted;
+        if waits {
+            let entry = (self.owner(i), i);
+            let changed = if add { self.waiting.insert(entry) } else { self.waiting.remove(&entry) };
+            debug_assert!(changed, "a lock is counted once");
+        }
+        let lock = &self.locks[i];
         let Some(more) = &mut self.resources[lock.resource].more else { return };
         let held = if lock.queue == Queue::Waiting { ModeSet::EMPTY } else { lock.held() };
-        let waits = lock.queue != Queue::Granted;
         let wanted: ModeSet = if waits { lock.wanted.into_iter().collect() } else { ModeSet::EMPTY };
         let ranged = u32::from(lock.is_ranged());
         let unordered = u32::from(waits && lock.flags.contains(super::LockFlags::NOORDER));

@@ -2,11 +2,11 @@
 
 use super::entry::{Lock, ModeSet, Queue};
 use super::slab::NIL;
-use super::{DenyReason, Effect, LockFlags, Restored, Standing, Table, TableError};
+use super::{DenyReason, Effect, LockFlags, Payload, Restored, Standing, Table, TableError};
 use mxlock_format::{LockId, Mode};
 use std::hash::BuildHasher;
 
-impl<P> Table<P> {
+impl<P: Payload> Table<P> {
     /// Puts a lock where its record or its owner says it was, and tests nothing. Conversions and waiting requests go to
     /// their queue by position, and those with one position by id. When all are in, call
     /// [`resume_all`](Table::resume_all); until then, call nothing that grants.

@@ -1,7 +1,26 @@
 //! What goes into the lock table and what comes out of it.
 
 use super::LockFlags;
-use mxlock_format::{ByteRange, LockId, Lvb, MAX_LVB_BYTES, Mode, Resource};
+use mxlock_format::{ByteRange, LockId, Lvb, MAX_LVB_BYTES, Mode, Resource, SessionId};
+
+/// What the table needs to know of the caller's part of a lock.
+pub trait Payload {
+    /// The transaction that the lock belongs to; 0: none.
+    fn transaction(&self) -> u64 {
+        0
+    }
+}
+
+impl Payload for () {}
+
+/// Who waits and who is waited for (section 7, "Deadlock"): the transaction where one was given, else the session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Owner {
+    /// A transaction, whichever sessions and nodes its locks are of.
+    Transaction(u64),
+    /// A session.
+    Session(SessionId),
+}
 
 /// A new lock that somebody wants.
 #[derive(Clone, Debug)]

@@ -1,8 +1,10 @@
-//! Each rule of section 7 by itself (`rules`, `recovery`), and all of them against a naive model (`random`, `model`).
+//! Each rule of section 7 by itself (`rules`, `recovery`), and all of them against a naive model (`random`, `model`), and
+//! deadlocks against a search that looks at every edge (`deadlock`).
 
 use super::*;
 use mxlock_format::{ByteRange, QualifiedName, SessionId};
 
+mod deadlock;
 mod model;
 mod random;
 mod recovery;

@@ -1,0 +1,53 @@
+//! Deadlocks: found by the table when they close, broken here (section 7).
+
+use super::*;
+use crate::table::{Cancelled, Payload};
+
+impl Payload for Holder {
+    fn transaction(&self) -> u64 {
+        self.transaction
+    }
+}
+
+impl Master {
+    /// Refuses the youngest waiting request of one cycle that recent changes may have closed: the one with the latest
+    /// place in the queues, which are in the order of the requests over the whole lockspace and survive a failover.
+    /// A conversion keeps its old mode. False: there is no cycle.
+    pub(super) fn break_deadlock(&mut self, now: Now) -> bool {
+        while let Some(&suspect) = self.suspects.last() {
+            let Some(cycle) = self.table.find_cycle(suspect) else {
+                self.suspects.pop();
+                continue;
+            };
+            let place = |lock: &LockId| (self.table.get(*lock).map(|view| view.position), *lock);
+            let victim = cycle.iter().copied().max_by_key(place).expect("a cycle has locks");
+            self.log(Event::DeadlockBroken { victim, requests: cycle.len() as u64 });
+            self.refuse_waiting(now, victim, Denial::Deadlock);
+            return true;
+        }
+        false
+    }
+
+    /// Every lock may be part of a cycle: they were just restored.
+    pub(super) fn suspect_all(&mut self) {
+        self.suspects = self.table.locks().filter(|view| view.wanted.is_some()).map(|view| view.lock).collect();
+    }
+
+    /// Ends a request or conversion that waits.
+    pub(super) fn refuse_waiting(&mut self, now: Now, lock: LockId, why: Denial) {
+        let Some(view) = self.table.get(lock) else { return };
+        let (node, op) = (view.payload.node, view.payload.op);
+        match self.table.cancel(lock, &mut self.effects) {
+            Ok(Cancelled::Removed(removed)) => {
+                self.released(now, lock, &removed, false);
+                self.deny(node, lock, op, why);
+            }
+            Ok(Cancelled::Reverted { .. }) => {
+                self.deny(node, lock, op, why);
+                self.settle(now, lock);
+            }
+            // The grant came first and is on its way, or will be when its record is written.
+            Ok(Cancelled::NotWaiting) | Err(_) => {}
+        }
+    }
+}
