@@ -21,6 +21,8 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Space {
     file: Flock<File>,
     path: PathBuf,
+    /// It did not exist before.
+    pub(crate) is_new: bool,
 }
 
 /// Where the files are, for the daemon at `socket`.
@@ -91,7 +93,7 @@ pub(crate) fn create(directory: &Path, name: &[u8], mode: u32, exclusive: bool) 
         // As there, a failure to set them does not fail the creation.
         let _ = fchmod(&file, Permissions::from_bits_truncate(mode));
     }
-    Ok(Space { file: lock(file, FlockArg::LockShared)?, path })
+    Ok(Space { file: lock(file, FlockArg::LockShared)?, path, is_new: known == 0 })
 }
 
 /// Opens a lockspace that exists.
@@ -101,7 +103,7 @@ pub(crate) fn open(directory: &Path, name: &[u8]) -> Result<Space, Errno> {
     let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| errno(&error))?;
     let file = lock(file, FlockArg::LockShared)?;
     let gone = fstat(&*file)?.st_nlink == 0;
-    if gone { Err(Errno::ENOENT) } else { Ok(Space { file, path }) }
+    if gone { Err(Errno::ENOENT) } else { Ok(Space { file, path, is_new: false }) }
 }
 
 impl Space {

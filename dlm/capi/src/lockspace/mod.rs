@@ -117,6 +117,7 @@ impl Lockspace {
             Opening::Existing => spaces::open(&directory, name)?,
             Opening::New { mode, exclusive } => spaces::create(&directory, name, mode, exclusive)?,
         };
+        let is_new = space.is_new;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let state = State {
             client: Some(client),
@@ -140,6 +141,10 @@ impl Lockspace {
         });
         let keeper = keeper::start(Arc::clone(&lockspace))?;
         *lockspace.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+        if is_new {
+            // Whoever may not end them finds out when it asks for the locks.
+            let _ = lockspace.purge_earlier_boots();
+        }
         Ok(lockspace)
     }
 

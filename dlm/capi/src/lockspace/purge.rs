@@ -6,9 +6,10 @@ use crate::abi::LksbAt;
 use crate::spaces::Space;
 use crate::status;
 use libc::{c_int, pid_t};
-use mxlock_client::{AdminReply, AdminRequest, Mode, NodeId, Resource, SessionId, UnlockSpec};
+use mxlock_client::{AdminReply, AdminRequest, Mode, NodeId, Resource, SessionId, UnlockSpec, boottime_ns};
 use nix::errno::Errno;
 use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 /// A lock of a lockspace, on any node.
 struct Listed {
@@ -17,6 +18,7 @@ struct Listed {
     node: NodeId,
     pid: u32,
     session: SessionId,
+    since_ms: u64,
     orphan: bool,
     persistent: bool,
 }
@@ -40,7 +42,16 @@ impl Lockspace {
         if Some(node) == here && u32::try_from(pid) == Ok(self.pid) {
             return self.purge_own(state);
         }
-        self.purge_orphans(state, node, pid)
+        self.purge_orphans(state, |orphan| orphan.node == node && (pid == 0 || u32::try_from(pid) == Ok(orphan.pid)))
+    }
+
+    /// What is left on this node of processes from before its last boot. The kernel has none, and whoever creates the lockspace
+    /// anew would wait for them for ever.
+    pub(super) fn purge_earlier_boots(&self) -> Result<(), Errno> {
+        let state = self.ours()?;
+        let here = state.client()?.node();
+        let booted_ms = booted_ms();
+        self.purge_orphans(state, |orphan| Some(orphan.node) == here && is_earlier(orphan.since_ms, booted_ms))
     }
 
     fn purge_own<'s>(&'s self, mut state: MutexGuard<'s, State>) -> Result<(), Errno> {
@@ -56,10 +67,13 @@ impl Lockspace {
     }
 
     /// Orphans are adopted, and then unlocked without a value.
-    fn purge_orphans<'s>(&'s self, mut state: MutexGuard<'s, State>, node: NodeId, pid: pid_t) -> Result<(), Errno> {
+    fn purge_orphans<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        wanted: impl Fn(&Listed) -> bool,
+    ) -> Result<(), Errno> {
         for orphan in state.list(&self.name)? {
-            let of_process = pid == 0 || u32::try_from(pid) == Ok(orphan.pid);
-            if !orphan.orphan || orphan.node != node || !of_process {
+            if !orphan.orphan || !wanted(&orphan) {
                 continue;
             }
             let lkid = next_lkid();
@@ -102,7 +116,7 @@ impl Lockspace {
             self.purge_own(state)?;
             if let Some(node) = here {
                 // Orphans of other users stay, as they do on other nodes.
-                let _ = self.purge_orphans(self.ours()?, node, 0);
+                let _ = self.purge_orphans(self.ours()?, |orphan| orphan.node == node);
             }
         } else if last {
             let locks = state.list(&self.name).unwrap_or_default();
@@ -132,10 +146,37 @@ impl State {
             node: lock.node,
             pid: lock.process.pid,
             session: lock.lock.session,
+            since_ms: lock.since_ms,
             orphan: lock.orphan,
             persistent: lock.persistent,
             resource: lock.resource,
         });
         Ok(listed.collect())
+    }
+}
+
+/// When this machine was booted, by the clock on the wall as it is now.
+fn booted_ms() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_nanos(boottime_ns())).as_millis() as u64
+}
+
+/// Whether a lock was granted before the boot. In doubt it was not: clocks of nodes differ, and are set.
+fn is_earlier(since_ms: u64, booted_ms: u64) -> bool {
+    const DOUBT_MS: u64 = 60_000;
+    since_ms.saturating_add(DOUBT_MS) < booted_ms
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing that was granted since the boot is taken for older.
+    #[test]
+    fn locks_of_this_boot_are_left_alone() {
+        let booted = booted_ms();
+        assert!(!is_earlier(booted + boottime_ns() / 1_000_000, booted), "now");
+        assert!(!is_earlier(booted, booted) && !is_earlier(booted - 59_000, booted));
+        assert!(is_earlier(booted - 61_000, booted));
     }
 }
