@@ -6,7 +6,7 @@
 //! Where the disk does not do what it said (a lost or misdirected write, a rotten bit), [`Disk::promised`] knows what
 //! a slot should hold: the oracle of I3 judges the software by that, not by what the disk did.
 
-use crate::clock::{Time, US};
+use crate::clock::{MS, Time, US};
 use crate::dice::{Dice, both, mix};
 use mxlock_dlm::io::{IoFault, IoId, Region};
 use mxlock_format::{
@@ -274,6 +274,11 @@ impl Disk {
         };
         self.writes.insert(id, write);
         (id, due)
+    }
+
+    /// For how long a write waits where much else is being written; it keeps well within A2.
+    pub fn some_wait(&mut self, write: u64) -> Time {
+        self.writes.get_mut(&write).map_or(0, |write| write.dice.below(4_000) * MS)
     }
 
     /// Starts a read; returns its id and the times of its samples.

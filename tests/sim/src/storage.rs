@@ -2,6 +2,7 @@
 
 use crate::clock::{MS, US};
 use crate::disk::{Fate, Issuer, Piece, Purpose};
+use crate::faults::Fault;
 use crate::world::{Event, World};
 use mxlock_dlm::io::{Input, IoFault, TableChunk};
 use mxlock_format::{Phase, RECORD_BYTES};
@@ -22,8 +23,11 @@ impl World {
         let (troubles, slots) = (&mut self.troubles, self.disk.geometry.slot_count);
         let draw = |dice: &mut _| troubles.write_fate(now, host, purpose, single, slots, dice);
         let (write, due) = self.disk.write(now, by, purpose, limit, pieces, draw);
+        // Table traffic may queue up; heartbeats have a queue of their own (section 5).
+        let slow = purpose != Purpose::Beat && self.troubles.has(now, host, Fault::SlowWrites);
         for (piece, at) in due {
-            self.schedule(at, Event::Land { write, piece });
+            let wait = if slow { self.disk.some_wait(write) } else { 0 };
+            self.schedule(at + wait, Event::Land { write, piece });
         }
     }
 

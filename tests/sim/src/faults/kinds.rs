@@ -112,6 +112,8 @@ faults! {
     CutClient "cut-client" 15 Tolerated;
     /// A client neither acts nor reads for a while.
     SilentClient "silent-client" 6 Tolerated;
+    /// Writes of records by one host take seconds; its heartbeats do not.
+    SlowWrites "slow-writes" 6 Tolerated;
 }
 
 impl Fault {

@@ -97,7 +97,7 @@ impl World {
                 self.oracles.judgement.blind(host, self.now, self.now + length);
             }
             Fault::LoseDisk => self.trouble(kind, None, length, 1_000_000, u32::MAX),
-            Fault::LosePath => self.trouble(kind, Some(host), length, 1_000_000, u32::MAX),
+            Fault::LosePath | Fault::SlowWrites => self.trouble(kind, Some(host), length, 1_000_000, u32::MAX),
             Fault::ReadErrors | Fault::WriteErrors | Fault::LateWrites | Fault::TornWrites => {
                 let ppm = *dice.pick(&[20_000, 200_000, 1_000_000]);
                 self.trouble(kind, Some(host), length, ppm, u32::MAX);

@@ -5,7 +5,7 @@ use super::carry::short;
 use crate::clock::{MS, SEC, Time, US};
 use crate::oracle::Rule;
 use crate::world::{Event, World};
-use mxlock_dlm::io::Input;
+use mxlock_dlm::io::{Input, Output};
 
 /// What happens between two outputs.
 enum Boundary {
@@ -34,7 +34,7 @@ impl World {
                     return;
                 };
                 let Some(output) = daemon.core.poll_output() else { break };
-                let boundary = self.at_boundary(host);
+                let boundary = self.at_boundary(host, &output);
                 self.carry_out(host, output);
                 match boundary {
                     Boundary::Nothing => {}
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// What happens after the output that is about to be carried out: a process can be stopped, or die, between any two.
-    fn at_boundary(&mut self, host: usize) -> Boundary {
+    fn at_boundary(&mut self, host: usize, output: &Output) -> Boundary {
         self.outputs += 1;
         let (storm, noise, chosen) = (self.storm, self.setup.noise, self.death_after == Some(self.outputs));
         let Some(daemon) = self.hosts[host].daemon.as_mut() else { return Boundary::Nothing };
@@ -78,7 +78,11 @@ impl World {
         if noise.pauses_ppm == 0 && noise.deaths_ppm == 0 || !storm {
             return Boundary::Nothing;
         }
-        let (dies, pauses) = (daemon.boundaries.chance(noise.deaths_ppm), daemon.boundaries.chance(noise.pauses_ppm));
+        // Turning points of the agreement are few among all outputs, and so they are hit more often.
+        let turns = matches!(output, Output::Heartbeat { urgent: true, .. });
+        let times = if turns { 150 } else { 1 };
+        let mut hit = |ppm: u64| daemon.boundaries.chance(ppm * times);
+        let (dies, pauses) = (hit(noise.deaths_ppm), hit(noise.pauses_ppm));
         let length = daemon.boundaries.range(10 * MS, 12 * SEC);
         match (dies, pauses) {
             (true, _) => Boundary::Death,

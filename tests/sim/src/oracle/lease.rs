@@ -57,12 +57,16 @@ impl Leases {
         if let Some(end) = before.filter(|&end| end <= now || until.is_none()) {
             known.over_since.get_or_insert(end.min(now));
         }
-        let Some((until, _)) = until else { return Ok(()) };
+        let Some((until, end)) = until else { return Ok(()) };
         let Some(limit) = known.wrote.zip(known.read).map(|(wrote, read)| wrote.min(read) + length) else {
             return Err(format!("run {run} has a lease until {until:?} without a good beat"));
         };
         if until > limit {
             return Err(format!("run {run} has a lease until {until:?}, but its last good beat is good for {limit:?}"));
+        }
+        if end <= now {
+            // The daemon was paused before it could say so: it does not stand.
+            return Ok(());
         }
         match known.over_since.take() {
             Some(since) if newest_view.is_none_or(|at| at <= since) => {
