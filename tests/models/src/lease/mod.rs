@@ -68,8 +68,8 @@ const RULES: &[Rule] = &[
     Rule {
         name: "silence-from-end",
         text: "silence counts from the end of the read that first showed a value",
-        breaks: NO_LATE_WRITE,
-        scope: "writes",
+        breaks: CLIENT_FIRST,
+        scope: "wait",
     },
     Rule {
         name: "silence-to-issue",

@@ -38,6 +38,13 @@ const SCOPES: &[Scope] = &[
     },
     Scope { name: "damage", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 sector damaged", long: false },
     Scope { name: "lost-write", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 write that the disk loses", long: false },
+    Scope { name: "two-long", bounds: "2 nodes, 3 epochs, 4 ballots each", long: true },
+    Scope { name: "three-long", bounds: "3 nodes, 3 epochs, 2 ballots, 1 and 1", long: true },
+    Scope {
+        name: "restart-long",
+        bounds: "2 nodes, 3 epochs, 2 ballots each, 1 failed write, node 0 restarted",
+        long: true,
+    },
 ];
 
 fn bounds(scope: &Scope) -> Bounds {
@@ -70,6 +77,18 @@ fn bounds(scope: &Scope) -> Bounds {
         }
         "damage" => Bounds { nodes: 2, epochs: 2, ballots: [2, 2, 0], damages: 1, ..Bounds::NONE },
         "lost-write" => Bounds { nodes: 2, epochs: 2, ballots: [2, 2, 0], losses: 1, ..Bounds::NONE },
+        "two-long" => Bounds { nodes: 2, epochs: 3, ballots: [4, 4, 0], ..Bounds::NONE },
+        "three-long" => Bounds { nodes: 3, epochs: 3, ballots: [2, 1, 1], ..Bounds::NONE },
+        "restart-long" => Bounds {
+            nodes: 2,
+            epochs: 3,
+            ballots: [2, 2, 0],
+            newcomer: 1,
+            failures: 1,
+            crashes: 1,
+            takes: Takes::Restart,
+            ..Bounds::NONE
+        },
         other => unreachable!("no such scope: {other}"),
     }
 }
@@ -131,7 +150,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "inherit-ban",
-        text: "a restarted daemon casts no ballot while a failed heartbeat write of its predecessor may land",
+        text: "a restarted daemon casts no ballot while a failed heartbeat write of its predecessor may land (decision 009)",
         breaks: ONE_VIEW,
         scope: "restart",
     },
@@ -161,7 +180,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "silent-ban",
-        text: "a node that is no member and has not written for D casts no ballot for D: its slot may be taken",
+        text: "a node that is no member and has not written for D casts no ballot for D (decision 009)",
         breaks: NOT_LOST,
         scope: "silent-slot",
     },
