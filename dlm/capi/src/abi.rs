@@ -150,12 +150,13 @@ pub const KERNEL_VERSION: [u32; 3] = [6, 0, 2];
 
 /// The flags of a request or conversion in the words of mxlockd. The others are not the lock table's business.
 pub fn lock_flags(flags: u32) -> LockFlags {
-    const PAIRS: [(u32, LockFlags); 12] = [
+    const PAIRS: [(u32, LockFlags); 13] = [
         (lkf::NOQUEUE, LockFlags::NOQUEUE),
         (lkf::QUECVT, LockFlags::QUECVT),
         (lkf::IVVALBLK, LockFlags::IVVALBLK),
         (lkf::CONVDEADLK, LockFlags::CONVDEADLK),
         (lkf::NODLCKWT, LockFlags::NODLCKWT),
+        (lkf::NODLCKBLK, LockFlags::NODLCKBLK),
         (lkf::EXPEDITE, LockFlags::EXPEDITE),
         (lkf::NOQUEUEBAST, LockFlags::NOQUEUEBAST),
         (lkf::HEADQUE, LockFlags::HEADQUE),

@@ -19,11 +19,12 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 #endif
 
-#define CHECK(what) do { \
+#define CHECK_AT(line, what) do { \
         if (!(what)) { \
-            fprintf(stderr, "%s:%d: not so: %s (errno %d)\n", __FILE__, __LINE__, #what, errno); \
+            fprintf(stderr, "%s:%d: not so: %s (errno %d)\n", __FILE__, line, #what, errno); \
             exit(1); \
         } } while (0)
+#define CHECK(what) CHECK_AT(__LINE__, what)
 #define FAILS(number, call) do { errno = 0; CHECK((call) == -1); CHECK(errno == (number)); } while (0)
 
 /* ---- a lock with what was told about it ---- */
@@ -73,7 +74,7 @@ static void bast(void *argument)
 }
 
 /* Waits until *count is `wanted`. */
-static void await(dlm_lshandle_t ls, int *count, int wanted)
+static void await_at(int line, dlm_lshandle_t ls, int *count, int wanted)
 {
 #ifdef _REENTRANT
     struct timespec until;
@@ -82,17 +83,19 @@ static void await(dlm_lshandle_t ls, int *count, int wanted)
     until.tv_sec += 60;
     enter();
     while (*count < wanted)
-        CHECK(pthread_cond_timedwait(&changed, &mutex, &until) == 0);
+        CHECK_AT(line, pthread_cond_timedwait(&changed, &mutex, &until) == 0);
     pthread_mutex_unlock(&mutex);
 #else
     struct pollfd fd = { .fd = dlm_ls_get_fd(ls), .events = POLLIN };
     while (*count < wanted) {
-        CHECK(poll(&fd, 1, 60000) == 1);
-        CHECK(dlm_dispatch(fd.fd) == 0);
+        CHECK_AT(line, poll(&fd, 1, 60000) == 1);
+        CHECK_AT(line, dlm_dispatch(fd.fd) == 0);
     }
 #endif
-    CHECK(*count == wanted);
+    CHECK_AT(line, *count == wanted);
 }
+
+#define await(ls, count, wanted) await_at(__LINE__, ls, count, wanted)
 
 static void fresh(struct lock *lock)
 {
@@ -355,6 +358,48 @@ static void limited(void)
     CHECK(undone(one, &a, 0) == EUNLOCK);
 }
 
+/* Transactions that wait for each other are found; locks without one may wait for whatever their program holds. */
+static void deadlocks(void)
+{
+    struct lock a, b, c, d;
+    uint64_t seven = 7, eight = 8;
+    fresh(&a), fresh(&b), fresh(&c), fresh(&d);
+    CHECK(dlm_ls_lockx(one, LKM_EXMODE, &a.lksb, LKF_WAIT, "cycle 1", 7, 0, ast, &a, bast, &seven, NULL) == 0);
+    CHECK(dlm_ls_lockx(two, LKM_EXMODE, &b.lksb, LKF_WAIT, "cycle 2", 7, 0, ast, &b, bast, &eight, NULL) == 0);
+    CHECK(dlm_ls_lockx(two, LKM_PRMODE, &c.lksb, 0, "cycle 1", 7, 0, ast, &c, bast, &eight, NULL) == 0);
+    await(one, &a.basts, 1);
+    CHECK(dlm_ls_lockx(one, LKM_PRMODE, &d.lksb, 0, "cycle 2", 7, 0, ast, &d, bast, &seven, NULL) == 0);
+    await(one, &d.asts, 1);
+    CHECK(d.status == EDEADLK && c.asts == 0);
+    unlock_wait(one, &a, 0);
+    await(two, &c.asts, 1);
+    CHECK(c.status == 0);
+    unlock_wait(two, &b, 0);
+    unlock_wait(two, &c, 0);
+
+    fresh(&a), fresh(&b);
+    CHECK(done(one, &a, LKM_EXMODE, 0, "own") == 0);
+    CHECK(submit(one, &b, LKM_EXMODE, 0, "own") == 0);
+    await(one, &a.basts, 1);
+    CHECK(b.asts == 0);
+    CHECK(undone(one, &a, 0) == EUNLOCK);
+    await(one, &b.asts, 1);
+    CHECK(b.status == 0);
+    unlock_wait(one, &b, 0);
+
+    /* Two conversions up that wait for each other: the second one is refused. */
+    fresh(&a), fresh(&b);
+    CHECK(done(one, &a, LKM_PRMODE, 0, "convert") == 0);
+    CHECK(done(two, &b, LKM_PRMODE, 0, "convert") == 0);
+    CHECK(submit(one, &a, LKM_EXMODE, LKF_CONVERT, "") == 0);
+    await(two, &b.basts, 1);
+    CHECK(done(two, &b, LKM_EXMODE, LKF_CONVERT, "") == EDEADLK);
+    unlock_wait(two, &b, 0);
+    await(one, &a.asts, 2);
+    CHECK(a.status == 0);
+    unlock_wait(one, &a, 0);
+}
+
 static void ranges(void)
 {
     struct dlm_range low = { 0, 9 }, high = { 10, 19 }, both = { 9, 10 }, bad = { 2, 1 };
@@ -589,6 +634,7 @@ int main(void)
     values();
     cancelled();
     limited();
+    deadlocks();
     ranges();
     names();
     unaligned();
