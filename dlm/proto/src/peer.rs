@@ -172,6 +172,8 @@ pub struct ReportedLock {
     pub lvb: Option<mxlock_format::Lvb>,
     /// Its unlock was sent and not answered: it may be over already.
     pub releasing: bool,
+    /// It was somebody else's orphan.
+    pub adopted: bool,
 }
 
 /// A waiting operation.

@@ -336,10 +336,7 @@ impl Master {
                         self.slots.set_owner(slot, Owner::Lock(lock));
                     }
                 }
-                None if reported.presence == Presence::Gone && self.damaged.is_empty() => {
-                    // An orphan without a record: somebody has adopted it, and its daemon was not told.
-                    return;
-                }
+                None if self.was_adopted(&reported) => return,
                 None => {
                     self.restore_reported(from, incarnation, reported.clone(), NO_SLOT);
                     if !self.table.contains(lock) {
@@ -363,6 +360,16 @@ impl Master {
         self.suspects.push(lock);
         self.settle(now, lock);
         self.answer_done(lock, done);
+    }
+
+    /// An orphan without a record, in the way of what is held: somebody has adopted it, and its daemon was not told.
+    fn was_adopted(&self, reported: &ReportedLock) -> bool {
+        let Some(mode) = reported.granted.filter(|_| reported.presence == Presence::Gone) else { return false };
+        let range = reported.range.unwrap_or(ByteRange::ALL);
+        let clash = |view: LockView<'_, Holder>| {
+            view.range.overlaps(range) && view.granted.is_some_and(|held| !held.compatible(mode))
+        };
+        self.table.locks_on(&reported.resource).any(clash)
     }
 
     /// The value of a resource may not be the last that was written (I9).
@@ -485,6 +492,7 @@ impl Master {
             orphan_lifetime_ms: holder.orphan_lifetime_ms,
             lvb: self.table.lvb(view.resource).cloned(),
             releasing: false,
+            adopted: false,
         })
     }
 

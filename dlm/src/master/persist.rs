@@ -455,7 +455,9 @@ impl Master {
         // A conversion may have given a mode up, which others have got since: its owner must not believe in it again. It is
         // asked for again at the next master.
         let refusable = |view: &LockView<'_, Holder>| {
-            matches!(view.payload.settling, Settling::Grant { .. }) && view.payload.op == 0
+            // An orphan that is being adopted is no one else's until it is known which record is on disk.
+            let adopted = self.adoptions.contains_key(&view.lock);
+            matches!(view.payload.settling, Settling::Grant { .. }) && view.payload.op == 0 && !adopted
         };
         if let Some(view) = settling.filter(refusable) {
             let (lock, node, op) = (view.lock, view.payload.node, view.payload.op);

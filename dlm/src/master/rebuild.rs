@@ -102,6 +102,19 @@ impl Word {
         doubtful
     }
 
+    /// Orphans that somebody may have adopted before their daemons were told: on their resource there is a lock that was
+    /// adopted. (Those that still have a record of their own were not.)
+    fn adopted(&self) -> BTreeSet<LockId> {
+        let by: BTreeSet<&Resource> = self
+            .said
+            .values()
+            .filter(|(_, _, lock)| lock.adopted && lock.granted.is_some())
+            .map(|(_, _, lock)| &lock.resource)
+            .collect();
+        let orphans = self.said.values().filter(|(_, _, lock)| lock.presence == Presence::Gone);
+        orphans.filter(|(_, _, lock)| by.contains(&lock.resource)).map(|(_, _, lock)| lock.lock).collect()
+    }
+
     /// PR and CW permit neither what the other does. Whether the old master carried such a conversion out shows in what
     /// it gave to others afterwards.
     fn settle_swaps(&mut self) {
@@ -179,11 +192,11 @@ impl Master {
                 }
             }
         }
+        let adopted = word.adopted();
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
             let recorded = word.slot_of.contains_key(&id);
-            if lock.presence == Presence::Gone && !recorded && damaged.is_empty() {
-                // An orphan without a record: somebody has adopted it, and its daemon was not told.
+            if !recorded && adopted.contains(&id) {
                 continue;
             }
             let done = take_done(&mut lock);
@@ -477,6 +490,7 @@ mod tests {
             orphan_lifetime_ms: 0,
             lvb: None,
             releasing: false,
+            adopted: false,
         }
     }
 

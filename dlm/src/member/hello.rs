@@ -188,7 +188,7 @@ impl Member {
                     last_op: 0,
                     pending,
                     unlocking: None,
-                    adopts: false,
+                    adopts: lock.adopted,
                     untold: false,
                     read: true,
                     lvb: lock.lvb.map(Box::new),

@@ -62,6 +62,7 @@ impl Member {
                 presence: self.presence(id.session),
                 orphan_lifetime_ms: lock.orphan_lifetime_ms,
                 lvb: lock.lvb.as_deref().cloned(),
+                adopted: lock.adopts,
                 releasing: lock.unlocking.as_ref().is_some_and(|unlocking| unlocking.sent),
             });
         }

@@ -198,6 +198,11 @@ impl World {
 
     /// Forgets a lock.
     pub fn drop_lock(&mut self, client: usize, seq: u64) {
+        if let Some(held) = self.clients[client].locks.get(&seq)
+            && held.ops.values().any(|op| matches!(op.request, Request::Adopt(_)))
+        {
+            self.oracles.orphans.perhaps_adopted(held.resource);
+        }
         self.set_belief(client, seq, None);
         if let Some(lock) = self.clients[client].lock_id(seq) {
             self.oracles.order.forget(lock);

@@ -254,7 +254,13 @@ impl World {
                     self.send_request(conn, request);
                 }
             }
-            UNLOCK | 0 => self.drop_if_idle(client, seq, op),
+            UNLOCK | 0 => {
+                let looked = matches!(denial, Denial::NotFound | Denial::Busy | Denial::Permission);
+                if matches!(done.request, Request::Adopt(_)) && !looked {
+                    self.oracles.orphans.perhaps_adopted(held.resource);
+                }
+                self.drop_if_idle(client, seq, op);
+            }
             _ => {
                 let told = held.told;
                 let gone = held.unlocking;

@@ -108,8 +108,10 @@ fn wellness(world: &World) -> Result<(), String> {
             return Err(format!("host {host} is {:?}: {:?}", status.condition, status.blocked));
         }
         if status.possible_holders > 0 || status.locks_waiting > 0 || status.orphans > 0 || status.locks_held > 0 {
+            let left: Vec<_> =
+                world.disk.records.iter().flatten().map(|r| (r.lock, &r.resource, r.mode, r.orphan)).collect();
             return Err(format!(
-                "host {host} has {} possible holders, {} orphans, {} locks, {} waiting",
+                "host {host} has {} possible holders, {} orphans, {} locks, {} waiting; on disk: {left:?}",
                 status.possible_holders, status.orphans, status.locks_held, status.locks_waiting
             ));
         }
@@ -150,7 +152,10 @@ fn at_rest(world: &mut World) {
     };
     let verdict = (0..world.disk.geometry.slot_count).try_for_each(compare);
     world.judge(Rule::I10, verdict);
-    let verdict = world.oracles.damage.at_rest();
+    let sound = |slot: u32| {
+        world.disk.records[slot as usize].is_some() || world.disk.record_bytes(slot).iter().all(|b| *b == 0)
+    };
+    let verdict = world.oracles.damage.at_rest(sound);
     world.judge(Rule::I11, verdict);
     let verdict = world.oracles.orphans.at_rest();
     world.judge(Rule::I5, verdict);

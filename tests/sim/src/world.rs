@@ -590,20 +590,24 @@ impl World {
 
     /// A bit of a record flips.
     pub fn rot_record(&mut self, slot: u32, bit: usize) {
+        let before = self.disk.records[slot as usize].as_ref().map(|record| record.lock);
         self.disk.rot_record(slot, bit);
-        self.look_for_damage(slot);
+        self.look_for_damage(slot, before);
     }
 
-    fn look_for_damage(&mut self, slot: u32) {
+    fn look_for_damage(&mut self, slot: u32, before: Option<mxlock_format::LockId>) {
         let sound =
             self.disk.records[slot as usize].is_some() || self.disk.record_bytes(slot).iter().all(|byte| *byte == 0);
         self.oracles.damage.landed(slot, sound);
+        if let Some(lock) = before.filter(|_| !sound) {
+            self.oracles.orphans.damaged(lock);
+        }
     }
 
     fn records_changed(&mut self, all: Vec<Changed>) {
         for changed in all {
             self.log.fold(u64::from(changed.slot));
-            self.look_for_damage(changed.slot);
+            self.look_for_damage(changed.slot, changed.before.as_ref().map(|record| record.lock));
             let after = self.disk.records[changed.slot as usize].clone();
             if let Some(record) = &after {
                 self.log.fold(record.token.0);

@@ -83,6 +83,17 @@ impl Orphans {
         &self.left
     }
 
+    /// The record of a lock was damaged. A living owner writes it anew; of an orphan there is no other copy (section 6,
+    /// `docs/faults.md`): it is known that something is lost, but not what.
+    pub fn damaged(&mut self, lock: LockId) {
+        self.left.iter_mut().filter(|orphan| orphan.lock == lock).for_each(|orphan| orphan.certain = false);
+    }
+
+    /// Somebody asked to adopt an orphan, and has not heard what became of that.
+    pub fn perhaps_adopted(&mut self, resource: usize) {
+        self.left.iter_mut().filter(|orphan| orphan.resource == resource).for_each(|orphan| orphan.certain = false);
+    }
+
     /// A node has left with `--release`: what was its own is released.
     pub fn node_left(&mut self, node: NodeId) {
         self.left.iter_mut().filter(|orphan| orphan.node == Some(node)).for_each(|orphan| orphan.certain = false);
