@@ -307,14 +307,17 @@ impl Master {
         let range = reported.range.unwrap_or(ByteRange::ALL);
         let lock = reported.lock;
         // A request that waits has the place that its record says.
-        let waits_here = reported.granted.is_none() && self.table.contains(lock);
         if reported.presence == Presence::Gone && Self::may_write_value(reported.granted) {
             self.doubt_value(now, &reported.resource);
         }
         let known = self.table.get(lock).and_then(|view| view.granted);
         super::rebuild::given_at_once(&mut reported, known, 1);
+        let waits = reported.pending.as_ref().is_some_and(|pending| !super::rebuild::never_waits(pending.flags));
+        let waits_here = waits && reported.granted.is_none() && self.table.contains(lock);
         if !waits_here && !super::rebuild::keep_pending(&mut reported) {
-            return;
+            // It is sent again; what the record says of it is not held.
+            let known = self.table.contains(lock).then_some(lock);
+            return self.withdraw(now, known.into_iter().collect(), LvbUpdate::Keep);
         }
         // What was asked of an earlier master is over (section 6): see `give_up`.
         let left = super::rebuild::give_up(&mut reported);

@@ -412,7 +412,7 @@ impl Master {
 /// What waits at no place that anybody knows of is not in the table yet: its member sends it again. So is what does not
 /// wait at all. Whether anything is left of the lock.
 pub(super) fn keep_pending(lock: &mut ReportedLock) -> bool {
-    lock.pending.take_if(|pending| pending.position == 0 || pending.flags.contains(LockFlags::NOQUEUE));
+    lock.pending.take_if(|pending| pending.position == 0 || never_waits(pending.flags));
     lock.granted.is_some() || lock.pending.is_some()
 }
 
@@ -449,12 +449,17 @@ pub(super) fn give_up(lock: &mut ReportedLock) -> Left {
 pub(super) fn given_at_once(lock: &mut ReportedLock, recorded: Option<Mode>, position: u64) {
     if let Some(pending) = lock.pending.as_mut()
         && lock.granted.is_none()
-        && pending.flags.contains(LockFlags::NOQUEUE)
+        && never_waits(pending.flags)
         && recorded == Some(pending.wanted)
     {
         pending.position = position.max(1);
         lock.granted = recorded;
     }
+}
+
+/// Whether a request with these flags is granted or denied at once.
+pub(super) fn never_waits(flags: LockFlags) -> bool {
+    flags.contains(LockFlags::NOQUEUE) || flags.contains(LockFlags::EXPEDITE)
 }
 
 /// The mode that a lock is being converted to which covers its own as little as it is covered.
@@ -519,6 +524,19 @@ mod tests {
         assert_eq!(left_of(vec![reported(1, 5, Mode::EX, Some(Mode::PW))]), (vec![(1, Mode::PW)], false));
         // Nothing is given up on the way up.
         assert_eq!(left_of(vec![reported(1, 5, Mode::PR, Some(Mode::EX))]), (vec![(1, Mode::PR)], false));
+    }
+
+    /// Section 7: EXPEDITE and NOQUEUE never wait, whatever place a record gives them.
+    #[test]
+    fn what_never_waits_is_not_queued_by_a_recovery() {
+        for (flags, kept) in [(LockFlags::NONE, true), (LockFlags::EXPEDITE, false), (LockFlags::NOQUEUE, false)] {
+            let mut lock = reported(1, 5, Mode::NL, Some(Mode::NL));
+            lock.granted = None;
+            lock.pending = lock.pending.map(|pending| Pending { flags, ..pending });
+            assert_eq!(keep_pending(&mut lock.clone()), kept, "{flags:?}");
+            given_at_once(&mut lock, Some(Mode::NL), 7);
+            assert_eq!(lock.granted.is_some(), !kept, "its record says that it was granted");
+        }
     }
 
     /// I1: a conversion between PR and CW was carried out if somebody else holds what only that made possible.

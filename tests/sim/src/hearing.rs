@@ -60,7 +60,8 @@ impl World {
             .is_some_and(|page| self.hosts[self.clients[client].host].page_valid(page, self.now));
         let trusted = self.trusts(client);
         for seq in welcome.lost {
-            let relied_on = trusted && self.believes(client, seq);
+            let damaged = self.oracles.damage.has_hit(self.clients[client].session);
+            let relied_on = trusted && !damaged && self.believes(client, seq);
             let verdict = release::loss(Loss { reason: None, relied_on, excluded: false });
             self.judge(Rule::I5, verdict.map_err(|error| format!("client {client} claimed lock {seq}: {error}")));
             self.lost(client, seq);
@@ -105,7 +106,8 @@ impl World {
             Refusal::ShuttingDown | Refusal::TooManySessions => {}
             Refusal::UnknownSession => {
                 let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
-                let relied_on = locks.into_iter().any(|seq| self.believes(client, seq));
+                let damaged = self.oracles.damage.has_hit(self.clients[client].session);
+                let relied_on = !damaged && locks.into_iter().any(|seq| self.believes(client, seq));
                 let verdict = release::loss(Loss { reason: None, relied_on, excluded: false });
                 let told = |error| format!("the session of client {client} is not known any more: {error}");
                 self.judge(Rule::I5, verdict.map_err(told));
@@ -168,7 +170,8 @@ impl World {
         self.coverage.alternative_grants += u64::from(asked_mode(&done.request).is_some_and(|mode| mode != grant.mode));
         if let Request::Adopt(_) = done.request {
             self.coverage.adoptions += 1;
-            if !self.oracles.orphans.adopted(resource, grant.mode) {
+            // After the storm orphans are looked up.
+            if !self.oracles.orphans.adopted(resource, grant.mode) && self.storm {
                 let what = format!("client {client} adopted resource {resource} in {}, which nobody left", grant.mode);
                 self.fail(Rule::I5, what);
             }

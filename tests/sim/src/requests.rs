@@ -246,7 +246,13 @@ impl World {
 
     /// The storm is over: what processes left behind for good is adopted and let go, one attempt after the other.
     pub fn adopt_what_is_left(&mut self, client: usize) {
-        if let Some((resource, mode)) = self.oracles.orphans.next_attempt(self.now) {
+        // Those that nobody knows of are seen in `mxlock locks`: here, on the disk.
+        let on_disk = self.disk.records.iter().flatten().find(|record| record.orphan);
+        let seen = on_disk.and_then(|record| {
+            let resource = self.resources.iter().position(|resource| *resource == record.resource)?;
+            Some((resource, record.mode))
+        });
+        if let Some((resource, mode)) = self.oracles.orphans.next_attempt(self.now, seen) {
             self.adopt(client, resource, mode);
         }
     }

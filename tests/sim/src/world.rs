@@ -601,6 +601,7 @@ impl World {
         self.oracles.damage.landed(slot, sound);
         if let Some(lock) = before.filter(|_| !sound) {
             self.oracles.orphans.damaged(lock);
+            self.oracles.damage.hits(lock.session);
         }
     }
 

@@ -4,12 +4,14 @@
 //! That no lock is lost is for I1, I3 and I5 to see. This one watches what is said: nothing is called damaged that is
 //! sound, and no master reads over damage without a word.
 
-use std::collections::BTreeMap;
+use mxlock_format::SessionId;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Record sectors that are damaged on the disk, and whether anybody has said so.
 #[derive(Default)]
 pub struct Damage {
     damaged: BTreeMap<u32, bool>,
+    hit: BTreeSet<SessionId>,
 }
 
 impl Damage {
@@ -20,6 +22,17 @@ impl Damage {
         } else {
             self.damaged.entry(slot).or_insert(false);
         }
+    }
+
+    /// The record that was damaged is of this session. Its daemon knows the lock as well; if that is restarted before the
+    /// record was repaired, two copies of one fact are gone, and the lock with them (`docs/faults.md`).
+    pub fn hits(&mut self, session: SessionId) {
+        self.hit.insert(session);
+    }
+
+    /// Whether a record of a session was ever damaged.
+    pub fn has_hit(&self, session: Option<SessionId>) -> bool {
+        session.is_some_and(|session| self.hit.contains(&session))
     }
 
     /// Whether any sector is damaged.

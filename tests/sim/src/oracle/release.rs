@@ -100,13 +100,16 @@ impl Orphans {
     }
 
     /// What to try to adopt next, when all are to go: each in turn, in its mode, or if that is not certain in all. Not
-    /// too often, so that there are moments at which nothing is under way.
-    pub fn next_attempt(&mut self, now: Time) -> Option<(usize, Mode)> {
-        if now < self.next_attempt || self.left.is_empty() {
+    /// too often, so that there are moments at which nothing is under way. `seen`: one that somebody has looked up.
+    pub fn next_attempt(&mut self, now: Time, seen: Option<(usize, Mode)>) -> Option<(usize, Mode)> {
+        if now < self.next_attempt || (self.left.is_empty() && seen.is_none()) {
             return None;
         }
         self.next_attempt = now + 200 * MS;
         self.attempts += 1;
+        if seen.is_some() && (self.attempts % 2 == 0 || self.left.is_empty()) {
+            return seen;
+        }
         let orphan = &self.left[self.attempts % self.left.len()];
         let round = self.attempts / self.left.len();
         let mode = if orphan.certain { orphan.mode } else { Mode::ALL[round % Mode::ALL.len()] };
