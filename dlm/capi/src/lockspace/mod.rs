@@ -70,6 +70,9 @@ pub(crate) struct Lockspace {
     /// A forked child has neither the keeper nor the session.
     pid: u32,
     on_loss: OnLoss,
+    /// With a lock id: an owner of its own for each lock that has no transaction id. Drawn for each handle, since a forked child has
+    /// the ids of its parent.
+    first_owner: u64,
     state: Mutex<State>,
     /// The queue, a finished operation or the end of the lockspace.
     changed: Condvar,
@@ -118,6 +121,7 @@ impl Lockspace {
             Opening::New { mode, exclusive } => spaces::create(&directory, name, mode, exclusive)?,
         };
         let is_new = space.is_new;
+        let random = getrandom::u32().map_err(|_| Errno::EAGAIN)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let state = State {
             client: Some(client),
@@ -133,6 +137,7 @@ impl Lockspace {
             threaded,
             pid: std::process::id(),
             on_loss: OnLoss::from_environment(),
+            first_owner: (u64::from(random) | 1 << 31) << 32,
             state: Mutex::new(state),
             changed: Condvar::new(),
             ready: EventFd::from_flags(flags)?,
@@ -239,7 +244,7 @@ impl Lockspace {
                 range: args.range,
                 timeout: args.timeout,
                 // The session is no owner in the kernel's eyes: what a program holds itself, it may also wait for.
-                transaction: if args.xid == 0 { transaction_of(lkid) } else { args.xid },
+                transaction: if args.xid == 0 { self.first_owner | u64::from(lkid) } else { args.xid },
                 persistent,
                 ..LockSpec::new(resource)
             })
@@ -536,12 +541,4 @@ fn next_lkid() -> u32 {
     static LAST: AtomicU32 = AtomicU32::new(0);
     let id = LAST.fetch_add(1, Ordering::Relaxed) % (i32::MAX as u32);
     id + 1
-}
-
-/// An owner of its own for each lock that has no transaction id: never the same in two processes, but by a chance of 2^-31 a pair.
-fn transaction_of(lkid: u32) -> u64 {
-    use std::sync::OnceLock;
-    static PREFIX: OnceLock<u32> = OnceLock::new();
-    let prefix = *PREFIX.get_or_init(|| getrandom::u32().unwrap_or_else(|_| std::process::id()) | 0x8000_0000);
-    (u64::from(prefix) << 32) | u64::from(lkid)
 }
