@@ -20,6 +20,8 @@ impl Cluster {
             return;
         }
         let wrote = beat.write.as_ref().is_some_and(|write| write.result.is_ok());
+        // D on the clock of a node that runs 5 % faster.
+        let was_silent = self.lease.last_good().is_some_and(|last| now.since(last) * 21 >= self.dead * 20);
         if let Some(write) = &beat.write {
             self.sector.write_ended(write, now, self.dead);
             match write.result {
@@ -31,7 +33,7 @@ impl Cluster {
         }
         let Beat { write, read } = beat;
         match read {
-            Some(Ok(read)) => self.on_read(now, write.as_ref(), read, wrote),
+            Some(Ok(read)) => self.on_read(now, write.as_ref(), read, wrote, was_silent),
             _ => self.liveness.own_io_failed(),
         }
         self.warn_when_late(now);
@@ -39,7 +41,7 @@ impl Cluster {
         self.flush(false);
     }
 
-    fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool) {
+    fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool, was_silent: bool) {
         let good = match write {
             // Nothing was published yet when it began, or the thread found the sector to be another's and did not write:
             // two nodes that write and read back in turn would never see each other (section 4, confirming a slot).
@@ -78,6 +80,11 @@ impl Cluster {
         if let Some(view) = newest_view(&self.region) {
             self.learn(now, view, false);
         }
+        if was_silent && !self.is_kept() {
+            // Another host may have found the slot unchanged for D; its first write may land on whatever is accepted
+            // now (docs/decisions/009).
+            self.proposer.ban(now + self.dead);
+        }
         if let Some(write) = write.filter(|_| good && wrote) {
             self.good_beat(write.image, GoodBeat { started: write.started, issued, ended });
         }
@@ -88,6 +95,11 @@ impl Cluster {
         if self.is_master(now) {
             self.announce_joiners();
         }
+    }
+
+    /// Whether the newest view keeps the slot for this node.
+    fn is_kept(&self) -> bool {
+        self.view.is_some_and(|view| NodeSet(view.members.0 | view.owed.0).contains(self.node()))
     }
 
     /// Whether this boot of this installation wrote a sector.

@@ -189,6 +189,8 @@ pub(super) struct Claim {
     votes_from: Option<BootTime>,
     /// No view existed when the slot was taken.
     fresh_lockstate: bool,
+    /// The view kept the slot for this installation then: nobody else can be about to take it.
+    was_kept: bool,
 }
 
 impl Claim {
@@ -196,7 +198,7 @@ impl Claim {
         let sector = &region[candidate.node.index()];
         let first = sector.as_ref().map_or(Pulse { incarnation: Default::default(), hb_seq: 0 }, Pulse::of);
         let stage = Stage::Watching { first };
-        Claim { candidate, node_uuid, boot_id, stage, votes_from: None, fresh_lockstate: false }
+        Claim { candidate, node_uuid, boot_id, stage, votes_from: None, fresh_lockstate: false, was_kept: false }
     }
 
     /// A read while nothing has been written yet. `unchanged_for_dead_time`: liveness's word on the own slot. `lease`: L.
@@ -220,6 +222,7 @@ impl Claim {
             return Watch::Wait;
         }
         self.fresh_lockstate = view.is_none();
+        self.was_kept = kept;
         let same_boot = self.candidate.kind == ClaimKind::OwnSameBoot;
         let last = BootTime(sector.boottime_ns);
         let successor = same_boot.then(|| last..last + lease);
@@ -236,9 +239,10 @@ impl Claim {
         let GoodBeat { started, issued, ended } = beat;
         let Some(since) = *since else {
             *since = Some(ended);
-            let wait = self.candidate.kind.was_anothers() && !self.fresh_lockstate;
-            self.votes_from = Some(if wait { ended + dead } else { ended });
             let confirmed = successor.as_ref().is_some_and(|lease| lease.contains(&started));
+            // An own slot that no view keeps may be another's by now, whose first write lands later (docs/decisions/009).
+            let wait = self.candidate.kind.was_anothers() || !confirmed && !self.was_kept;
+            self.votes_from = Some(if wait && !self.fresh_lockstate { ended + dead } else { ended });
             if confirmed {
                 self.stage = Stage::Confirmed;
             }

@@ -218,6 +218,38 @@ fn a_taken_slot_waits_d_for_its_first_ballot() {
     assert!(bench.cluster.is_master(bench.now()));
 }
 
+/// A node that no view keeps a slot for, and that has not written for D, may be losing it to another host, whose first
+/// write lands on what it accepts: no ballot for D. A member's slot is taken by nobody (docs/decisions/009).
+#[test]
+fn a_node_that_was_silent_for_d_may_be_losing_its_slot() {
+    for (kept, mut bench) in [(false, Bench::new(with_view(view(110, 1, &[1])))), (true, Bench::as_member())] {
+        bench.run_with(D + 2 * R, |bench| bench.beats(1));
+        bench.put(1, NodeState::Resigned, |_| {});
+        bench.now_ms += D;
+        bench.run(D - R);
+        assert_eq!(bench.cluster.is_master(bench.now()), kept);
+        bench.run(2 * R);
+        assert!(bench.cluster.is_master(bench.now()));
+    }
+}
+
+/// So may a daemon that is started again when the lease of its predecessor has passed.
+#[test]
+fn a_late_restart_waits_for_its_first_ballot_where_no_view_keeps_the_slot() {
+    for (down_ms, members) in [(L, &[1][..]), (L, &[0, 1]), (L - 1, &[1])] {
+        let mut disk = with_view(view(110, 1, members));
+        disk[1].as_mut().unwrap().state = NodeState::Resigned;
+        let own = disk[0].as_mut().unwrap();
+        (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - down_ms).0);
+        own.state = NodeState::Joining;
+        let mut bench = Bench::with(&config(0, 0, 1_000), ClaimKind::OwnSameBoot, disk);
+        bench.run(D - R);
+        assert_eq!(bench.cluster.is_master(bench.now()), (down_ms, members) != (L, &[1][..]));
+        bench.run(2 * R);
+        assert!(bench.cluster.is_master(bench.now()));
+    }
+}
+
 /// "A node that reads a foreign incarnation in its own sector stops at once."
 #[test]
 fn a_foreign_incarnation_in_the_own_sector_stops() {
