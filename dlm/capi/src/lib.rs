@@ -4,9 +4,12 @@
 //! ```text
 //! threaded, lt     the exported functions
 //! library          handles, arguments as they come from C
-//! lockspace        one open lockspace: session, keeper thread, dispatching, waiting
+//! lockspace        one open lockspace: what the program asks of it, its end
 //!   book           its locks: what each operation comes to
+//!   keeper         the thread that listens to mxlockd
+//!   dispatch       telling the program; waiting
 //!   delivery       status blocks and the program's functions
+//!   purge          orphans, and the last release
 //! spaces           which lockspaces exist on this node
 //! check, names, status   the kernel's rules about arguments; names and errnos translated
 //! loss             what happens when locks are lost

@@ -23,6 +23,41 @@ fn with<T: Send>(daemon: impl FnOnce() -> T + Send, client: impl FnOnce()) -> T 
     })
 }
 
+/// What the C libraries need: an adoption that persists, an unlock that invalidates, a session whose end was heard of.
+#[test]
+fn an_orphan_is_adopted_and_the_session_ends_in_order() {
+    let fake = Fake::new();
+    let (client, mut conn) = fake.client(fake.options(), 7);
+    with(
+        move || {
+            let Request::Adopt(adopt) = conn.next() else { panic!() };
+            assert_eq!((adopt.seq, adopt.mode, adopt.persistent), (1, Mode::PR, true));
+            conn.grant(1, 0, Mode::PR);
+            let Request::Unlock(unlock) = conn.next() else { panic!() };
+            assert_eq!((unlock.seq, unlock.lvb, unlock.invalidate_lvb), (1, None, true));
+            conn.answer(1, UNLOCK_OP, Answer::Unlocked);
+            let Request::Bye = conn.next() else { panic!() };
+            // What is said meanwhile is of no interest.
+            conn.send(&Response::LeaseLost);
+        },
+        move || {
+            assert_eq!(client.submit_adopt(&spec("a").resource, Mode::PR, true).unwrap(), 1);
+            let granted = client.poll_events(Some(Duration::from_secs(10))).unwrap();
+            assert!(
+                matches!(&granted[..], [Event::Answer { seq: 1, op: 0, answer: Answer::Granted(_) }]),
+                "{granted:?}"
+            );
+            client.submit_unlock_with(1, &UnlockSpec { lvb: None, invalidate_lvb: true }).unwrap();
+            let ended = client.poll_events(Some(Duration::from_secs(10))).unwrap();
+            assert_eq!(ended, [Event::Answer { seq: 1, op: UNLOCK_OP, answer: Answer::Unlocked }]);
+            assert!(client.close(Duration::from_secs(10)), "the daemon closes the connection");
+        },
+    );
+    let (client, conn) = fake.client(fake.options(), 8);
+    assert!(!client.close(Duration::from_millis(20)), "nobody has closed it");
+    drop(conn);
+}
+
 /// The whole life of a lock: request, grant, conversion, unlock with a value.
 #[test]
 fn a_lock_lives() {

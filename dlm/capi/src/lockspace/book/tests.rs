@@ -167,10 +167,10 @@ fn lost_locks_are_noticed() {
     assert_eq!(book.loss, None);
 
     let mut book = held();
-    let ticket = Some(book.ticket());
-    unlock(&mut book, ticket).unwrap();
+    let ticket = book.ticket();
+    unlock(&mut book, Some(ticket)).unwrap();
     book.take_in(Event::Lost { seq: 5, loss: Loss::Lease }, 100);
-    assert_eq!((book.loss, book.done[&ticket.unwrap()].status), (None, EUNLOCK));
+    assert_eq!((book.loss, book.done[&ticket].status), (None, EUNLOCK));
 }
 
 /// A notice calls the function of the last conversion with the AST's argument; none, and none that cannot be code, is called.
