@@ -3,7 +3,7 @@
 use mxlock_e2e::disk::{Disk, Place};
 use mxlock_e2e::libdlm::Libraries;
 use mxlock_e2e::lvm::{Host, installed};
-use mxlock_e2e::wait::until_true;
+use mxlock_e2e::wait::{PATIENCE, until_true};
 use mxlock_e2e::{Setup, shared};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ fn three_hosts_share_a_volume_group() {
     let disk = Disk::bare(512, Place::Steady).unwrap_or_else(|e| panic!("{e}"));
     let libraries = Libraries::new();
     let device = disk.device().display().to_string();
-    let hosts: Vec<Host> = (0..3)
+    let mut hosts: Vec<Host> = (0..3)
         .map(|n| Host::start(n, cluster.directory(), &libraries, &cluster.daemons[n].socket(), disk.device()))
         .collect();
 
@@ -143,6 +143,18 @@ fn three_hosts_share_a_volume_group() {
     hosts[0].set_members(GROUP, &[0]);
     insist(&hosts[0], &["vgremove", GROUP]);
     assert!(hosts.iter().all(Host::runs));
+
+    // A host whose lvmlockd dies may have its volumes in use still: nobody else gets them.
+    hosts[0].lvm(&["vgcreate", "--shared", "-s", "4M", GROUP, &device]).ok();
+    insist(&hosts[2], &["vgchange", "--lockstart", GROUP]);
+    insist(&hosts[2], &["lvcreate", "-an", "-Zn", "-Wn", "-L", "4M", "-n", "left", GROUP]);
+    insist(&hosts[2], &["lvchange", "-aey", &volume("left")]);
+    hosts[2].kill();
+    until_true("the lock on the volume is an orphan", PATIENCE, || {
+        cluster.mxlock(0, &["--json", "locks"]).ok().contains("\"orphan\": true")
+    });
+    let refused = hosts[0].lvm(&["lvchange", "-aey", &volume("left")]);
+    assert!(refused.code != 0 && refused.err.contains("locked by other host"), "{refused:?}");
     drop(hosts);
     cluster.stop();
 }
