@@ -117,13 +117,14 @@ impl Lockspace {
         names::lockspace(name)?;
         let client = Client::connect(ConnectOptions::default()).map_err(|error| status::of_error(&error))?;
         let directory = spaces::directory(&client.socket());
+        let random = getrandom::u32().map_err(|_| Errno::EAGAIN)?;
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let (ready, wake) = (EventFd::from_flags(flags)?, EventFd::from_flags(flags)?);
         let space = match opening {
             Opening::Existing => spaces::open(&directory, name)?,
             Opening::New { mode, exclusive } => spaces::create(&directory, name, mode, exclusive)?,
         };
         let is_new = space.is_new;
-        let random = getrandom::u32().map_err(|_| Errno::EAGAIN)?;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let state = State {
             client: Some(client),
             space: Some(space),
@@ -141,11 +142,14 @@ impl Lockspace {
             first_owner: (u64::from(random) | 1 << 31) << 32,
             state: Mutex::new(state),
             changed: Condvar::new(),
-            ready: EventFd::from_flags(flags)?,
-            wake: EventFd::from_flags(flags)?,
+            ready,
+            wake,
             keeper: Mutex::new(None),
         });
-        let keeper = keeper::start(Arc::clone(&lockspace))?;
+        let keeper = keeper::start(Arc::clone(&lockspace)).inspect_err(|_| {
+            // What was counted is taken back.
+            let _ = if let Opening::New { .. } = opening { lockspace.release(false) } else { lockspace.close() };
+        })?;
         *lockspace.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
         if is_new {
             // Whoever may not end them finds out when it asks for the locks.
