@@ -16,8 +16,8 @@ use crate::owner::{Ended, Files, Own, Owner, Parts, Story};
 use mxlock_disklock::guards::{NodeGuard, ReaderSlot, Sidecar, StateDirLock};
 use mxlock_disklock::io::{Backend, EventLoop, open_event_loop};
 use mxlock_disklock::{
-    DiskError, ErrorKind, HeartbeatConfig, HeartbeatThread, Lockstate, OpenOptions, Scope, boot_id, boottime_ns,
-    check_device_timeouts, realtime_ms,
+    BeatNote, DiskError, ErrorKind, HeartbeatConfig, HeartbeatThread, Lockstate, OpenOptions, Scope, boot_id,
+    boottime_ns, check_device_timeouts, realtime_ms,
 };
 use mxlock_dlm::Core;
 use mxlock_dlm::cluster::{Candidate, ClaimError, ClaimKind, candidates};
@@ -30,7 +30,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use std::mem::ManuallyDrop;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -205,7 +205,12 @@ impl Daemon<'_> {
         let renew = Duration::from_millis(timing.renew_ms.into());
         let incarnation = Incarnation(u64::from_le_bytes(random_bytes()?).max(1));
         let io = self.open_io()?;
-        let config = self.core_config(node, incarnation, &*io)?;
+        let path = note_path(&self.settings.socket);
+        let (note, uncertain) = BeatNote::open(&path, self.host.boot_id, lockstate.superblock().uuid, node)
+            .map_err(|e| Failure::new(Kind::Io, format_args!("{}: {e}", path.display())))?;
+        let dead = Duration::from_millis(timing.dead_ms.into());
+        let ballots_from = uncertain.map_or(BootTime::default(), |ns| BootTime(ns) + dead);
+        let config = Config { ballots_from, ..self.core_config(node, incarnation, &*io)? };
         // Read after the guard was taken, which may have been another daemon's of this host a moment ago.
         let region = lockstate.read_heartbeats().map_err(disk_failure)?;
         let now = Now { boot: BootTime(boottime_ns()), wall_ms: realtime_ms() };
@@ -224,6 +229,7 @@ impl Daemon<'_> {
             core_alive: Arc::clone(&alive),
             beats: sender,
             kick: Arc::clone(&kick),
+            note: Some(note),
         })
         .map_err(failed)?;
 
@@ -266,6 +272,7 @@ impl Daemon<'_> {
             boot_id: self.host.boot_id,
             host: self.host.name.clone(),
             incarnation,
+            ballots_from: BootTime::default(),
             pid: std::process::id(),
             seed: u64::from_le_bytes(random_bytes()?),
             addresses: addresses::advertised(&self.settings.advertise, local_address(&self.peers)?),
@@ -283,6 +290,13 @@ impl Daemon<'_> {
             warnings: self.host.warnings.clone(),
         })
     }
+}
+
+/// Beside the socket, which is under /run: in memory, and gone with the boot.
+fn note_path(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".heartbeat");
+    path.into()
 }
 
 fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {

@@ -6,6 +6,7 @@
 
 use crate::clock::{boottime_ns, realtime_ms};
 use crate::io::{AlignedBuf, IoFault, sys};
+use crate::note::BeatNote;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use mxlock_format::{Fault, Geometry, Heartbeat, HeartbeatError, MAX_NODES, NodeId, fill_sector};
 use nix::errno::Errno;
@@ -75,6 +76,8 @@ pub struct HeartbeatConfig {
     pub beats: Sender<Beat>,
     /// Written after each beat, to wake the owner loop.
     pub kick: Arc<EventFd>,
+    /// For the next daemon, where this one is a daemon.
+    pub note: Option<BeatNote>,
 }
 
 struct Image {
@@ -378,9 +381,15 @@ impl Worker {
         heartbeat.boottime_ns = started_ns;
         fill_sector(&heartbeat.encode(), &mut self.sector);
         let offset = self.config.geometry.heartbeat_offset(self.config.node);
+        if let Some(note) = &mut self.config.note {
+            note.begins();
+        }
         let wrote = retry(|| nix::sys::uio::pwrite(&self.config.file, &self.sector, offset as i64));
         let result = IoFault::check(self.sector.len(), wrote);
         let ended_ns = boottime_ns();
+        if let Some(note) = &mut self.config.note {
+            note.ended(result.is_ok(), ended_ns);
+        }
 
         if result.is_ok() {
             self.wrote_ns = Some(started_ns);

@@ -36,6 +36,7 @@ fn start(fixture: &Fixture, renew: Duration, core: bool) -> Running {
         core_alive: Arc::clone(&core_alive),
         beats: send,
         kick: Arc::clone(&kick),
+        note: None,
     })
     .unwrap();
     Running { thread, beats, kick, core_alive }
@@ -179,6 +180,7 @@ fn a_failed_write_is_reported() {
         core_alive: Arc::default(),
         beats: send,
         kick: Arc::new(EventFd::new().unwrap()),
+        note: None,
     })
     .unwrap();
     let error = thread.publish_and_wait(1, image(&fixture, 1), SOON).unwrap_err();

@@ -1,5 +1,6 @@
 //! What a core is told about its node before it starts.
 
+use crate::time::BootTime;
 use mxlock_format::{Incarnation, NodeId, Superblock, Uuid};
 use std::net::SocketAddr;
 
@@ -20,6 +21,9 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// Seed of the core's generator (back-off times, session ids): from the system's entropy, or the simulator's seed.
     pub seed: u64,
+    /// No ballot before: until then a heartbeat write of the daemon that had this slot before, in this boot, may still land
+    /// (`docs/decisions/009`). Zero: all are known to have ended well.
+    pub ballots_from: BootTime,
     /// Where peers reach this node; at most 3.
     pub addresses: Vec<SocketAddr>,
     /// Whether silence for D counts as fenced (method `wait`); if not, only `fence-ack` frees a silent node's locks.

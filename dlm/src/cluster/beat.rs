@@ -83,6 +83,7 @@ impl Cluster {
         if was_silent && !self.is_kept() {
             // Another host may have found the slot unchanged for D; its first write may land on whatever is accepted
             // now (docs/decisions/009).
+            self.proposer.attempt = None;
             self.proposer.ban(now + self.dead);
         }
         if let Some(write) = write.filter(|_| good && wrote) {

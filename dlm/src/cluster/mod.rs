@@ -214,6 +214,10 @@ impl Cluster {
             protocols: mxlock_proto::peer::PEER_PROTOCOLS,
             ..Heartbeat::empty(node, &config.superblock, Epoch(0))
         };
+        let mut proposer = Proposer::new(node);
+        if candidate.kind == ClaimKind::OwnSameBoot {
+            proposer.ban(config.ballots_from);
+        }
         Cluster {
             identity: Identity { node, incarnation: config.incarnation, template },
             renew,
@@ -226,7 +230,7 @@ impl Cluster {
             lease: Lease::new(lease),
             liveness: Liveness::new(renew, dead),
             fence: Fence::new(config.fence_wait, suspect),
-            proposer: Proposer::new(node),
+            proposer,
             mandate: Mandate::default(),
             region: Box::new(region.clone()),
             view: None,

@@ -133,6 +133,21 @@ fn a_restart_within_the_lease_is_confirmed_at_once() {
     assert!(!confirmed(ClaimKind::Free, 1));
 }
 
+/// A daemon that was restarted does not vote before its predecessor's last write, which ended in an error or never,
+/// can land no more; the slot is its own all the same (docs/decisions/009).
+#[test]
+fn a_restarted_daemon_inherits_the_ban() {
+    let mut disk = with_view(view(110, 0, &[0]));
+    let own = disk[0].as_mut().unwrap();
+    (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - R).0);
+    let config = Config { ballots_from: Bench::at(100_000 + D), ..config(0, 0, 1_000) };
+    let mut bench = Bench::with(&config, ClaimKind::OwnSameBoot, disk);
+    bench.run(D - R / 4);
+    assert!(bench.cluster.is_slot_confirmed() && bench.own().block == Block::default());
+    bench.run(R);
+    assert!(bench.cluster.is_master(bench.now()));
+}
+
 /// A restarted daemon is a member again, and a master that was restarted is master again, well before the leases of
 /// its clients end: they keep their locks (section 6).
 #[test]

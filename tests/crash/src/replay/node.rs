@@ -106,6 +106,7 @@ impl World<'_> {
             incarnation,
             seed: incarnation.0,
             addresses: vec![std::net::SocketAddr::from(([10, 77, 0, host as u8 + 1], 7600))],
+            ballots_from: BootTime::default(),
             fence_wait: true,
             orphan_lifetime_ms: crate::lab::ORPHAN_LIFETIME_MS,
             clear_behind_ms: crate::lab::CLEAR_BEHIND_MS,

@@ -192,6 +192,7 @@ impl World {
         me.on = true;
         me.boot += 1;
         me.boot_id = dice.uuid();
+        me.note = None;
         me.clock = Clock::new(now, SEC, me.drift_ppm, 1_750_000_000_000);
         me.pages.clear();
         // No process of the old boot is left, and so no guard; its late writes are the disk's affair.

@@ -101,6 +101,7 @@ impl World {
         let write = BeatWrite { image: *image, hb_seq: thread.hb_seq, started: boot.boot, result: Ok(()) };
         thread.write = Some(write);
         let (node, sector) = (stamped.node, Box::new(stamped.encode()));
+        self.hosts[host].note.get_or_insert_default().writing = true;
         self.write_disk(host, run, Purpose::Beat, vec![Piece::Heartbeat(node, sector)]);
     }
 
@@ -111,6 +112,12 @@ impl World {
             return;
         }
         let failed = result.is_err();
+        let boot = self.hosts[host].clock.boot(self.now);
+        let note = self.hosts[host].note.get_or_insert_default();
+        note.writing = false;
+        if failed {
+            note.bad = Some(boot);
+        }
         let Some(daemon) = self.daemon(host, run) else { return };
         if !failed {
             daemon.thread.wrote_at = Some(daemon.thread.last_start);

@@ -1,6 +1,6 @@
 //! How a daemon starts and ends.
 
-use super::{Daemon, Thread};
+use super::{BeatNote, Daemon, Thread};
 use crate::clock::{MS, SEC, Time};
 use crate::dice::both;
 use crate::disk::Purpose;
@@ -8,6 +8,7 @@ use crate::world::{Event, World};
 use mxlock_dlm::Core;
 use mxlock_format::{Incarnation, NodeState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 impl World {
     /// The running daemon of a host, if it is the run that is meant.
@@ -69,8 +70,16 @@ impl World {
         let mut dice = self.dice("daemon", which);
         let boundaries = self.dice("boundary", which);
         let incarnation = Incarnation(dice.bits() | 1);
-        let config = self.config(host, node, incarnation);
+        let mut config = self.config(host, node, incarnation);
         let me = &mut self.hosts[host];
+        let uncertain = match me.note {
+            Some(BeatNote { writing: false, bad }) => bad,
+            Some(BeatNote { writing: true, .. }) | None => Some(me.clock.boot(now)),
+        };
+        me.note = Some(BeatNote { writing: false, bad: uncertain });
+        if let Some(at) = uncertain {
+            config.ballots_from = at + Duration::from_millis(self.timing.dead_ms.into());
+        }
         if let Ok(old) = &region[node.index()]
             && !matches!(old.state, NodeState::Empty)
             && old.node_uuid != me.node_uuid

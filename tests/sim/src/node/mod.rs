@@ -53,10 +53,21 @@ pub struct Host {
     pub starting: Option<u32>,
     /// The last run, and when it ended.
     pub ended: Option<(u32, Time)>,
+    /// What its daemons leave for the next one about their heartbeat writes; `None` after a boot.
+    pub note: Option<BeatNote>,
     /// When a start is due.
     pub start_at: Option<Time>,
     /// Lease pages by daemon run; a page outlives its daemon.
     pub pages: BTreeMap<u32, Option<BootTime>>,
+}
+
+/// `disklock/src/note.rs` in the fake world.
+#[derive(Clone, Copy, Default)]
+pub struct BeatNote {
+    /// A heartbeat write is under way.
+    pub writing: bool,
+    /// When the last one ended that ended badly.
+    pub bad: Option<BootTime>,
 }
 
 /// What is paused.
@@ -134,6 +145,7 @@ impl Host {
             daemon: None,
             starting: None,
             ended: None,
+            note: None,
             start_at: None,
             pages: BTreeMap::new(),
         }
