@@ -5,6 +5,7 @@
 //! "D has passed" means what A2 makes of it: nothing that was written to the slot is still on its way.
 
 mod model;
+mod react;
 mod state;
 
 use crate::explore::{Report, explore};
