@@ -29,6 +29,8 @@ counters! {
     values_adopted: 5;
     /// Proposals given up because another one was ahead.
     elections_lost: 30;
+    /// Proposers that stood still or died in the middle of a ballot.
+    ballots_disturbed: 200;
     /// Recoveries that found waiting requests.
     recoveries_with_waiters: 100;
     /// Recoveries that found possible holders.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `world` | true time, the queue of events, the hooks of the oracles |
 //! | `setup`, `scenario` | what is drawn per seed; what of it is played |
+//! | `elections` | what befalls a proposer in the middle of its ballot |
 //! | `faults`, `trouble`, `operator` | what goes wrong, disks that fail, and what people do about it (`docs/faults.md`) |
 //! | `clock`, `disk`, `net` | the fake world, as kind as DESIGN section 10 says and no kinder |
 //! | `storage`, `links` | the disk and the network as a host has them |
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod coverage;
 pub mod dice;
 pub mod disk;
+pub mod elections;
 pub mod faults;
 pub mod hearing;
 pub mod links;

@@ -99,7 +99,7 @@ impl Setup {
         let slot_count = *dice.pick(&[64, 128, 256, 256, 512]);
         let sector = *dice.pick(&[SectorSize::S512, SectorSize::S512, SectorSize::S512, SectorSize::S4096]);
         let clients = dice.range(1, 4) as usize;
-        let resources = *dice.pick(&[2, 4, 8, 30, 120]);
+        let resources = *dice.pick(&[2, 4, 8, 30, 120, 3_000]);
 
         let dice = &mut Dice::new(seed, "setup load", 0);
         let think = dice.range(300 * MS, 1_200 * MS);

@@ -559,6 +559,9 @@ impl World {
         };
         self.judge(Rule::I4, verdict);
         self.judge_exclusion(node);
+        if let Ok(after) = self.disk.heartbeats[node].clone() {
+            self.ballot_landed(before.as_ref().ok(), &after);
+        }
     }
 
     /// I5: whether what a heartbeat that has just landed carries excludes somebody without reason.
@@ -726,8 +729,18 @@ impl World {
     /// I1 for one lock.
     pub fn check_exclusion(&mut self, client: usize, seq: u64) {
         let Some(held) = self.clients[client].locks.get(&seq) else { return };
-        let verdict = self.oracles.exclusion.check(held.resource, client, seq, |belief| self.trusts(belief.client));
+        let verdict = self.oracles.exclusion.check(held.resource, client, seq, |belief| {
+            self.trusts(belief.client) && !self.lost_with_its_record(belief.client)
+        });
         self.judge(Rule::I1, verdict);
+    }
+
+    /// The record of a client's lock was damaged, and the daemon that knew the lock as well is gone: both copies of one
+    /// fact (`docs/faults.md`).
+    fn lost_with_its_record(&self, client: usize) -> bool {
+        let me = &self.clients[client];
+        let run = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.run);
+        self.oracles.damage.has_hit(me.session) && me.page != run
     }
 
     /// A lease page that had run out stands again: beliefs that rest on it begin anew.
