@@ -26,11 +26,11 @@ counters! {
     /// Epochs with a committed view.
     view_changes: 2_000;
     /// Proposals that carried on a value which another ballot may have chosen.
-    values_adopted: 5;
+    values_adopted: 150;
     /// Proposals given up because another one was ahead.
-    elections_lost: 30;
+    elections_lost: 150;
     /// Proposers that stood still or died in the middle of a ballot.
-    ballots_disturbed: 200;
+    ballots_disturbed: 500;
     /// Recoveries that found waiting requests.
     recoveries_with_waiters: 100;
     /// Recoveries that found possible holders.
@@ -62,13 +62,13 @@ counters! {
     /// Locks that outlived their process.
     orphans_left: 500;
     /// Orphans adopted.
-    adoptions: 200;
+    adoptions: 120;
     /// Unlocks that said the value is not to be trusted.
     values_doubted: 500;
     /// Value blocks read and compared.
     values_read: 5_000;
     /// Pairs of queued requests whose order was checked.
-    orders_checked: 100;
+    orders_checked: 40;
     /// Leases lost.
     leases_lost: 200;
     /// Leases regained without a restart.
@@ -84,9 +84,9 @@ counters! {
     /// Hosts crashed.
     host_crashes: 100;
     /// Writes of a dead host that landed late, within A2.
-    late_writes_landed: 20;
+    late_writes_landed: 8;
     /// Writes lost with their host.
-    writes_lost: 20;
+    writes_lost: 8;
     /// Disk stalls, of all or of one host.
     stalls: 200;
     /// Partitions.
