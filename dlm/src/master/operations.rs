@@ -190,6 +190,8 @@ impl Master {
 
     /// A PERSISTENT lock is released only after its record was cleared (section 7).
     fn clear_then_release(&mut self, now: Now, lock: LockId, update: LvbUpdate, answer: bool) {
+        // While the record is being cleared the lock is still in the table: a conversion that waits must not be granted then.
+        let _ = self.table.cancel(lock, &mut self.effects);
         let view = self.table.get(lock).expect("a lock to be released");
         let (slot, resource, value) = (view.payload.slot, view.resource.clone(), Self::may_write_value(view.granted));
         if value && update != LvbUpdate::Keep {
