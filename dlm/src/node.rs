@@ -60,6 +60,8 @@ pub struct Core {
     handover: Option<Option<NodeId>>,
     stopping: bool,
     leaving: Option<(ConnId, u64)>,
+    /// Clients of an earlier daemon of this boot may rely on its lease until then.
+    earlier_lease_until: Option<BootTime>,
     leave_asked: Option<Epoch>,
     isolated: bool,
     asked: BTreeMap<u64, Asked>,
@@ -86,6 +88,9 @@ impl Core {
         let timing = config.superblock.timing;
         let renew = Duration::from_millis(timing.renew_ms.into());
         let mut rng = Rng::new(config.seed);
+        let lease = Duration::from_millis(u64::from(timing.lease_ms) + u64::from(timing.grace_ms));
+        let restarted = candidate.kind == crate::cluster::ClaimKind::OwnSameBoot;
+        let earlier_lease_until = restarted.then(|| now.boot + lease);
         let member_rng = Rng::new(rng.next_u64());
         Core {
             cluster: Cluster::new(now.boot, &config, candidate, region),
@@ -108,6 +113,7 @@ impl Core {
             handover: None,
             stopping: false,
             leaving: None,
+            earlier_lease_until,
             leave_asked: None,
             isolated: false,
             asked: BTreeMap::new(),
@@ -313,7 +319,10 @@ impl Core {
                     master.set_lease(Some(until));
                     master.write_on();
                 }
-                self.out.push_back(Output::Lease { until: Some(until) });
+                // The clients of a node that leaves have nothing to rely on any more.
+                if self.leaving.is_none() {
+                    self.out.push_back(Output::Lease { until: Some(until) });
+                }
             }
             Action::LeaseLost => {
                 self.drop_master();

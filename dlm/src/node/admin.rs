@@ -201,6 +201,16 @@ impl Core {
         if self.leaving.is_some() {
             return self.reply(conn, id, failed(FailureKind::NotNow, "the node is leaving already"));
         }
+        // The locks of sessions that have not come back yet end with the node's membership, and their clients cannot be told.
+        if let Some(until) = self.earlier_lease_until.filter(|until| self.now.boot < *until) {
+            let left_ms = until.since(self.now.boot).as_millis();
+            let message = format!(
+                "the daemon was restarted a moment ago, and clients may still rely on locks of before: try again in {left_ms} ms"
+            );
+            return self.reply(conn, id, failed(FailureKind::NotNow, message));
+        }
+        // Before anyone else can get a lock: a client that does not read its messages reads the page.
+        self.out.push_back(Output::Lease { until: None });
         self.member.release_all();
         self.member.refuse(Some(Denial::ShuttingDown));
         self.leaving = Some((conn, id));
