@@ -390,8 +390,12 @@ fn cannot_create(path: &Path, source: std::io::Error) -> DiskError {
     DiskError::CannotCreate { path: path.to_owned(), reason }
 }
 
+/// Epochs that a lockstate can hardly have gone through between two heartbeats that others have read.
+const DAMAGED_JUMP: u64 = 10_000;
+
 /// Above every epoch that the old lockstate has seen or may be agreeing on, and at least the hours since 1970: tokens
-/// grow across a reformat even if the old one cannot be read (I2).
+/// grow across a reformat even if the old one cannot be read (I2). A damaged sector may have been the only one that
+/// knew the newest epochs: they are jumped over.
 fn first_epoch(old: Option<&Region>, now_ms: u64) -> Epoch {
     let highest = old
         .iter()
@@ -402,13 +406,15 @@ fn first_epoch(old: Option<&Region>, now_ms: u64) -> Epoch {
         .flatten()
         .max();
     let hours = Epoch(now_ms / 3_600_000);
-    highest.map_or(hours, |epoch| epoch.next().max(hours))
+    let damaged = old.is_some_and(|region| region.iter().any(Result::is_err));
+    let jump = if damaged { DAMAGED_JUMP } else { 0 };
+    Epoch(highest.map_or(hours, |epoch| epoch.next().max(hours)).0 + jump)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mxlock_format::Block;
+    use mxlock_format::{Block, Fault, HeartbeatError};
 
     const HOUR_MS: u64 = 3_600_000;
 
@@ -430,5 +436,9 @@ mod tests {
         assert_eq!(first_epoch(Some(&region(7, 0)), 5 * HOUR_MS), Epoch(8));
         assert_eq!(first_epoch(Some(&region(7, 9)), 5 * HOUR_MS), Epoch(10));
         assert_eq!(first_epoch(Some(&region(7, 9)), 50 * HOUR_MS), Epoch(50));
+        // A damaged sector may have known a newer epoch than all others.
+        let mut damaged = region(7, 9);
+        damaged[3] = Err(HeartbeatError { node: NodeId::new(3).unwrap(), fault: Fault::Zero });
+        assert!(first_epoch(Some(&damaged), 5 * HOUR_MS) > Epoch(1_000));
     }
 }
