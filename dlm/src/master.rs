@@ -11,10 +11,12 @@
 //! | `recovery.rs` | the steps of a recovery: read, hear, rewrite, begin |
 //! | `rebuild.rs` | the table from records and reports |
 //! | `members.rs` | members that die, come back, speak late; orphans and their adoption |
+//! | `damage.rs` | damaged records, and who may claim them |
 //! | `scrub.rs` | comparing disk with memory |
 //! | `deadlock.rs` | deadlocks over the whole cluster |
 //! | `listing.rs` | `mxlock locks` |
 
+mod damage;
 mod deadlock;
 mod listing;
 mod members;
@@ -115,6 +117,11 @@ pub(crate) struct Master {
     partial_reports: BTreeMap<NodeId, (Incarnation, Report)>,
     expiries: BTreeSet<(BootTime, LockId)>,
     damaged: BTreeSet<u32>,
+    /// Some member remembers nothing of the time before the recovery: until then its sessions may claim locks whose records
+    /// are damaged.
+    damage_claimed_until: Option<BootTime>,
+    /// Locks that such claims brought back, until their records are on disk.
+    saved: BTreeSet<LockId>,
     recovery: Option<Box<Recovery>>,
     deferred: VecDeque<(NodeId, Incarnation, PeerMessage)>,
     scrub: Scrub,
@@ -289,6 +296,7 @@ impl Master {
             self.expiries.first().map(|(at, _)| *at).filter(|_| self.active),
             self.recovery.as_ref().and_then(|recovery| recovery.deadline()),
             self.scrub.deadline().filter(|_| self.active),
+            self.damage_claimed_until.filter(|_| self.active),
         ]
         .into_iter()
         .flatten()

@@ -189,6 +189,7 @@ impl Master {
                 over.entry(view.payload.node).or_default().push(lock);
             }
         }
+        self.damage_claimed_until.take_if(|until| *until <= now.boot);
         for (node, locks) in over {
             let event = Event::OrphanExpired { node, locks: locks.len() as u64 };
             self.purge(now, locks, Some(event));
@@ -396,11 +397,17 @@ impl Master {
         possible.sort();
         let same = |view: &LockView<'_, Holder>| view.payload.process == process;
         let known = !possible.is_empty() && possible.iter().all(|lock| self.table.get(*lock).is_some_and(|v| same(&v)));
-        if !known {
+        let mut saved = Vec::new();
+        for claim in claims.iter().filter(|_| known || possible.is_empty()) {
+            if self.possible_record(session, claim, &possible).is_none() {
+                saved.extend(self.claimed_from_damage(now, from, session, process, claim));
+            }
+        }
+        if !known && saved.is_empty() {
             let verdict = ClaimVerdict { session, standing: vec![], known: false };
             return self.send(from, PeerMessage::Claimed(verdict));
         }
-        let mut standing = Vec::new();
+        let mut standing = saved;
         for claim in claims {
             if let Some(lock) = self.claimed(now, session, &claim, &possible) {
                 standing.push(lock);
@@ -429,14 +436,20 @@ impl Master {
         self.forgive_damage();
     }
 
+    /// The possible holder that may be the lock of a claim: the lock itself, or one whose record stands for it.
+    pub(super) fn possible_record(&self, session: SessionId, claim: &Claim, possible: &[LockId]) -> Option<LockId> {
+        let lock = LockId { session, seq: claim.seq };
+        if possible.binary_search(&lock).is_ok() {
+            return Some(lock);
+        }
+        let range = claim.range.unwrap_or(ByteRange::ALL);
+        self.possible_like(session, &claim.resource, range).filter(|known| possible.binary_search(known).is_ok())
+    }
+
     fn claimed(&mut self, now: Now, session: SessionId, claim: &Claim, possible: &[LockId]) -> Option<LockId> {
         let lock = LockId { session, seq: claim.seq };
         let range = claim.range.unwrap_or(ByteRange::ALL);
-        let known = if possible.binary_search(&lock).is_ok() {
-            lock
-        } else {
-            self.possible_like(session, &claim.resource, range).filter(|known| possible.binary_search(known).is_ok())?
-        };
+        let known = self.possible_record(session, claim, possible)?;
         let view = self.table.get(known)?;
         let covered = view.granted.is_some_and(|mode| mode.covers(claim.mode))
             || view.wanted.is_some_and(|mode| mode.covers(claim.mode));

@@ -401,6 +401,11 @@ impl Master {
         }
         self.values_written(slot);
         if let Owner::Lock(lock) = self.slots.owner(slot)
+            && self.saved.remove(&lock)
+        {
+            self.forgive_damage();
+        }
+        if let Owner::Lock(lock) = self.slots.owner(slot)
             && self.table.get(lock).is_some_and(|view| matches!(view.payload.settling, Settling::Grant { .. }))
         {
             self.settle(now, lock);

@@ -228,7 +228,8 @@ impl Master {
             }
         }
         self.log(Event::RecoveryReports { reported, possible: unheard, locks, waiters, possible_holders });
-        self.judge_damage(damaged);
+        let forgetful = NodeSet(self.members.0 & !reported.0 & !unheard.0);
+        self.judge_damage(now, damaged, forgetful);
         self.stamp()
     }
 
@@ -325,38 +326,6 @@ impl Master {
         };
         if self.table.restore(restored).is_ok() && slot != NO_SLOT {
             self.slots.set_owner(slot, Owner::Lock(id));
-        }
-    }
-
-    /// Sections 3 and 6: a damaged record is never treated as empty. It is harmless if all owners have spoken.
-    fn judge_damage(&mut self, damaged: Vec<(u32, String)>) {
-        for (slot, reason) in damaged {
-            let bytes = Box::new(*self.mirror.image(slot));
-            self.out.push_back(Output::Quarantine { slot, bytes, reason });
-            self.slots.set_owner(slot, Owner::Damaged);
-            self.damaged.insert(slot);
-        }
-        if !self.owners_unheard() {
-            for slot in std::mem::take(&mut self.damaged) {
-                self.slots.set_owner(slot, Owner::Free);
-            }
-        }
-    }
-
-    /// Whether some owner of records has not spoken: a damaged record may be one of its locks.
-    fn owners_unheard(&self) -> bool {
-        self.recovery.as_ref().is_some_and(|recovery| recovery.awaits_anybody())
-            || self.table.locks().any(|view| view.standing != Standing::Confirmed)
-    }
-
-    /// All possible owners have spoken: what the damaged records said does not matter any more.
-    pub(super) fn forgive_damage(&mut self) {
-        if self.damaged.is_empty() || self.owners_unheard() {
-            return;
-        }
-        for slot in std::mem::take(&mut self.damaged) {
-            self.slots.set_owner(slot, Owner::Clearing);
-            self.write_now(slot);
         }
     }
 

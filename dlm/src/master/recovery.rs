@@ -105,6 +105,8 @@ impl Master {
             partial_reports: BTreeMap::new(),
             expiries: BTreeSet::new(),
             damaged: BTreeSet::new(),
+            damage_claimed_until: None,
+            saved: BTreeSet::new(),
             recovery: Some(Box::new(Recovery {
                 stage: Stage::Settling,
                 floor: view.table_epoch,
