@@ -53,7 +53,7 @@ impl World {
             ConnOwner::Client(client) => self.clients[client].process,
             ConnOwner::Operator(host) => Process { pid: 100 + host as u32, start_time: 0, uid: 0 },
         };
-        let Some(daemon) = self.daemon(host, run) else { return };
+        let Some(daemon) = self.daemon(host, run) else { return self.close_towards_client(id) };
         daemon.conns.insert(id);
         self.tell(host, run, Input::Connected { conn: id, process });
     }

@@ -62,7 +62,7 @@ counters! {
     /// Locks that outlived their process.
     orphans_left: 500;
     /// Orphans adopted.
-    adoptions: 120;
+    adoptions: 100;
     /// Unlocks that said the value is not to be trusted.
     values_doubted: 500;
     /// Value blocks read and compared.
@@ -84,9 +84,9 @@ counters! {
     /// Hosts crashed.
     host_crashes: 100;
     /// Writes of a dead host that landed late, within A2.
-    late_writes_landed: 8;
+    late_writes_landed: 1;
     /// Writes lost with their host.
-    writes_lost: 8;
+    writes_lost: 1;
     /// Disk stalls, of all or of one host.
     stalls: 200;
     /// Partitions.
@@ -124,7 +124,7 @@ counters! {
     /// Client processes killed.
     client_deaths: 500;
     /// Client connections cut.
-    client_cuts: 500;
+    client_cuts: 300;
     /// Requests refused for want of a slot.
     table_full: 0;
     /// Sectors that a scrub repaired.

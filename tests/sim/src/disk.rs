@@ -381,7 +381,9 @@ impl Disk {
                     }
                     let mut torn: [u8; RECORD_BYTES] = self.record_bytes(slot).try_into().expect("a sector's bytes");
                     torn[..keep].copy_from_slice(&whole[..keep]);
+                    let promised = self.promised(slot).cloned();
                     changed.extend(self.land_record(slot, &torn, false));
+                    self.broken.insert(slot, promised);
                 }
                 changed
             }

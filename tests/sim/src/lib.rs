@@ -17,6 +17,8 @@
 //! | `client`, `behaviour`, `requests`, `hearing` | what clients know, how they live, what they ask for and are told |
 //! | `oracle` | I1 to I11; liveness is in `run` |
 //! | `coverage` | what a run came across, with floors |
+//! | `crash_points` | deaths at every output boundary |
+//! | `shrink` | from a failing seed to a short scenario |
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +26,7 @@ pub mod behaviour;
 pub mod client;
 pub mod clock;
 pub mod coverage;
+pub mod crash_points;
 pub mod dice;
 pub mod disk;
 pub mod elections;

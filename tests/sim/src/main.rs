@@ -5,7 +5,7 @@ use clap::Parser;
 use mxlock_dlm::planted::Bug;
 use mxlock_sim::coverage::Coverage;
 use mxlock_sim::scenario::Scenario;
-use mxlock_sim::{Outcome, keep_panics, play, shrink, speed};
+use mxlock_sim::{Outcome, crash_points, keep_panics, play, shrink, speed};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -17,6 +17,7 @@ const EXAMPLES: &str = "Examples:
   mxlock-sim --seed 17 --trace
   mxlock-sim --shrink 17 > 17.scn
   mxlock-sim --scenario 17.scn --trace
+  mxlock-sim --crash-points 4
   mxlock-sim --seeds 1000..101000 --minutes 10 --keep-going --threads 2";
 
 /// Simulates clusters of mxlock under faults and checks the invariants of DESIGN section 9.
@@ -35,12 +36,16 @@ struct Args {
     /// Plays this scenario, or all `.scn` files of this directory.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["seeds", "seed", "replay"])]
     scenario: Option<PathBuf>,
-    /// Looks for the smallest part of this seed that still fails in the same way, and prints it as a scenario.
-    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "seed", "replay", "scenario"])]
-    shrink: Option<u64>,
+    /// Looks for the smallest part of this seed or scenario that still fails in the same way, and prints it as a scenario.
+    #[arg(long, value_name = "N|FILE", conflicts_with_all = ["seeds", "seed", "replay", "scenario"])]
+    shrink: Option<String>,
     /// Measures how much time of a calm cluster of 5 nodes one core simulates in a second.
     #[arg(long, conflicts_with_all = ["seeds", "seed", "replay", "scenario", "shrink"])]
     speed: bool,
+    /// Plays six short stories once for every K-th output of a core, after which its daemon dies.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..),
+          conflicts_with_all = ["seeds", "seed", "replay", "scenario", "shrink", "speed"])]
+    crash_points: Option<u64>,
     /// Simulated minutes of storm per seed.
     #[arg(long, value_name = "M", default_value_t = 10)]
     minutes: u64,
@@ -103,19 +108,29 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "planted")]
     mxlock_dlm::planted::plant(args.plant);
-    if let Some(seed) = args.shrink {
-        return print_shrunk(&Scenario::whole(seed, args.minutes));
+    if let Some(what) = &args.shrink {
+        let whole = match what.parse() {
+            Ok(seed) => Ok(Scenario::whole(seed, args.minutes)),
+            Err(_) => read_scenario(Path::new(what)),
+        };
+        return whole.map_or_else(|message| wrong(&message), |whole| print_shrunk(&whole));
     }
     let jobs = match jobs(&args) {
         Ok(jobs) => jobs,
-        Err(message) => {
-            eprintln!("mxlock-sim: {message}");
-            return ExitCode::from(64);
-        }
+        Err(message) => return wrong(&message),
     };
     let began = Instant::now();
     let outcomes = run_all(&args, &jobs);
     summary(&args, &outcomes, began.elapsed().as_secs_f64())
+}
+
+fn wrong(message: &str) -> ExitCode {
+    eprintln!("mxlock-sim: {message}");
+    ExitCode::from(64)
+}
+
+fn read_scenario(file: &Path) -> Result<Scenario, String> {
+    read(file)?.parse().map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn jobs(args: &Args) -> Result<Vec<Job>, String> {
@@ -123,7 +138,10 @@ fn jobs(args: &Args) -> Result<Vec<Job>, String> {
         scenario: Scenario::whole(seed, minutes),
         again: format!("mxlock-sim --seed {seed} --minutes {minutes} --trace"),
     };
-    let jobs: Vec<Job> = if let Some(file) = &args.replay {
+    let jobs: Vec<Job> = if let Some(every) = args.crash_points {
+        let deaths = crash_points::deaths(every).into_iter();
+        deaths.map(|(name, scenario)| Job { again: format!("{name}, as a scenario:\n{scenario}"), scenario }).collect()
+    } else if let Some(file) = &args.replay {
         let list = mxlock_sim::run::regressions(&read(file)?)?;
         list.into_iter().map(|(seed, minutes)| of_seed(seed, minutes)).collect()
     } else if let Some(path) = &args.scenario {
@@ -135,8 +153,10 @@ fn jobs(args: &Args) -> Result<Vec<Job>, String> {
             files.sort();
         }
         let job = |file: PathBuf| {
-            let scenario = read(&file)?.parse().map_err(|error| format!("{}: {error}", file.display()))?;
-            Ok(Job { scenario, again: format!("mxlock-sim --scenario {} --trace", file.display()) })
+            Ok(Job {
+                scenario: read_scenario(&file)?,
+                again: format!("mxlock-sim --scenario {} --trace", file.display()),
+            })
         };
         files.into_iter().map(job).collect::<Result<_, String>>()?
     } else {

@@ -20,8 +20,8 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// The hash of the whole trace.
     pub hash: u64,
-    /// Outputs of all cores.
-    pub outputs: u64,
+    /// Outputs of all cores in the storm.
+    pub storm_outputs: u64,
     /// The steps that clients took in the storm.
     pub steps: Vec<(usize, u32)>,
 }
@@ -57,15 +57,16 @@ pub fn play(scenario: &Scenario, trace: bool) -> Outcome {
     world.coverage.simulated_s = world.now / SEC;
     let hash = world.log.hash();
     let failure = world.failure.take();
-    let (coverage, outputs) = (world.coverage, world.outputs);
+    let (coverage, storm_outputs) = (world.coverage, world.storm_outputs);
     let steps = std::mem::take(&mut world.steps);
     // After a panic a core may be in any state: dropping it could panic again.
     let _ = catch_unwind(AssertUnwindSafe(move || drop(world)));
-    Outcome { seed, failure, coverage, hash, outputs, steps }
+    Outcome { seed, failure, coverage, hash, storm_outputs, steps }
 }
 
 fn weather(world: &mut World, storm: Time) {
     world.run_until(storm);
+    world.storm_outputs = world.outputs;
     world.heal();
     let healed_at = world.now;
     let mut unwell = String::new();
@@ -114,6 +115,9 @@ fn wellness(world: &World) -> Result<(), String> {
                 "host {host} has {} possible holders, {} orphans, {} locks, {} waiting; on disk: {left:?}",
                 status.possible_holders, status.orphans, status.locks_held, status.locks_waiting
             ));
+        }
+        if status.damaged_sectors > 0 {
+            return Err(format!("host {host} keeps {} damaged sectors", status.damaged_sectors));
         }
         if !status.members.contains(&daemon.node) {
             return Err(format!("host {host} is not a member"));

@@ -6,7 +6,7 @@
 //! seed 1341
 //! seconds 215            length of the storm
 //! only-faults            no planned fault but those below
-//! fault crash-master 3   the third one of its kind
+//! fault crash-master 3 at 71.250000000   the third one of its kind, at this second
 //! off duplicates         noise that is left out
 //! without-client 2
 //! steps 0 3..9,12..40    of client 0, only these steps (the end is not included)
@@ -27,8 +27,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Length of the storm.
     pub seconds: u64,
-    /// Only these planned faults, by kind and ordinal; `None`: all.
-    pub only: Option<BTreeSet<(Fault, u32)>>,
+    /// Only these faults, at these times, whatever the plan of the seed says today; `None`: all of the plan.
+    pub only: Option<BTreeSet<Planned>>,
     /// Noise that is left out.
     pub off: BTreeSet<&'static str>,
     /// Clients that never come.
@@ -89,9 +89,10 @@ impl Scenario {
 
     /// The planned faults that are played.
     pub fn faults(&self, setup: &Setup) -> Vec<Planned> {
-        let mut all = plan(self.seed, setup, self.storm());
-        all.retain(|fault| self.only.as_ref().is_none_or(|only| only.contains(&(fault.kind, fault.ordinal))));
-        all
+        match &self.only {
+            Some(only) => only.iter().copied().filter(|fault| fault.at < self.storm()).collect(),
+            None => plan(self.seed, setup, self.storm()),
+        }
     }
 
     /// Whether a client takes part.
@@ -116,8 +117,8 @@ impl fmt::Display for Scenario {
         }
         if let Some(only) = &self.only {
             writeln!(f, "only-faults")?;
-            for (kind, ordinal) in only {
-                writeln!(f, "fault {} {ordinal}", kind.name())?;
+            for Planned { at, kind, ordinal } in only {
+                writeln!(f, "fault {} {ordinal} at {}.{:09}", kind.name(), at / SEC, at % SEC)?;
             }
         }
         for name in &self.off {
@@ -163,8 +164,11 @@ impl Scenario {
             ["only-faults"] => {
                 self.only.get_or_insert_default();
             }
-            ["fault", kind, ordinal] => {
-                self.only.as_mut()?.insert((Fault::named(kind)?, ordinal.parse().ok()?));
+            ["fault", kind, ordinal, "at", at] => {
+                let (seconds, ns) = at.split_once('.').filter(|(_, ns)| ns.len() == 9)?;
+                let at = seconds.parse::<Time>().ok()? * SEC + ns.parse::<Time>().ok()?;
+                let (kind, ordinal) = (Fault::named(kind)?, ordinal.parse().ok()?);
+                self.only.as_mut()?.insert(Planned { at, kind, ordinal });
             }
             ["off", name] => {
                 let mut noise = crate::setup::Noise::QUIET;
@@ -201,7 +205,8 @@ mod tests {
     fn text_and_back() {
         let mut scenario = Scenario::whole(1341, 4);
         assert_eq!(scenario.to_string().parse(), Ok(scenario.clone()));
-        scenario.only = Some([(Fault::CrashMaster, 3), (Fault::LateWrites, 12)].into());
+        let one = Planned { at: 7 * SEC + 1, kind: Fault::CrashMaster, ordinal: 3 };
+        scenario.only = Some([one, Planned { at: 90 * SEC, kind: Fault::LateWrites, ordinal: 12 }].into());
         scenario.off = ["resets", "pauses"].into();
         scenario.without = [2, 5].into();
         scenario.steps = [(0, vec![(1, 4), (9, 200)]), (1, vec![])].into();
@@ -214,8 +219,9 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let bad = "seed 1\nseconds 10\nfault crash-master 3\n".parse::<Scenario>();
-        assert_eq!(bad, Err(BadLine { line: 3, text: "fault crash-master 3".to_owned() }), "'only-faults' is missing");
+        let fault = "fault crash-master 3 at 1.000000000";
+        let bad = format!("seed 1\nseconds 10\n{fault}\n").parse::<Scenario>();
+        assert_eq!(bad, Err(BadLine { line: 3, text: fault.to_owned() }), "'only-faults' is missing");
         assert!("seed 1\n".parse::<Scenario>().is_err());
         assert!("seed 1\nseconds 10\noff sunshine\n".parse::<Scenario>().is_err());
     }

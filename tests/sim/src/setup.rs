@@ -210,16 +210,15 @@ fn faults(seed: u64) -> Vec<(Fault, Time)> {
         _ => {
             // What may stop the cluster would hide what comes later: few seeds have it.
             let stops = dice.chance(150_000);
-            Fault::ALL
-                .iter()
-                .copied()
-                .filter(|kind| !dice.chance(300_000) && (stops || kind.label() == Label::Tolerated))
-                .collect()
+            // Each kind is drawn by its name, so that one more kind changes nothing for the others.
+            let has = |kind: &Fault| !Dice::new(seed, kind.name(), u64::MAX).chance(300_000);
+            let all = Fault::ALL.iter().copied();
+            all.filter(|kind| has(kind) && (stops || kind.label() == Label::Tolerated)).collect()
         }
     };
-    let total: u64 = kinds.iter().map(|kind| kind.weight()).sum();
+    let others = if kinds.len() <= 2 { 20 } else { 200 };
     // With few kinds, each comes less often than it could.
-    kinds.iter().map(|&kind| (kind, (every * total / kind.weight()).max(2 * SEC))).collect()
+    kinds.iter().map(|&kind| (kind, (every * others / kind.weight()).max(2 * SEC))).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Since every decision has its own randomness, what is left out changes nothing else directly; a scenario that still
 //! breaks the same rule is kept, and the next cut is made on it (Zeller and Hildebrandt's ddmin, each list in turn).
 
-use crate::faults::Fault;
 use crate::run::play;
 use crate::scenario::Scenario;
 use crate::world::Failure;
@@ -101,8 +100,7 @@ impl Search {
 
     fn drop_faults(&mut self) {
         let setup = self.best.setup();
-        let all: Vec<(Fault, u32)> =
-            self.best.faults(&setup).into_iter().map(|fault| (fault.kind, fault.ordinal)).collect();
+        let all = self.best.faults(&setup);
         self.minimise(all, |scenario, kept| scenario.only = Some(kept.iter().copied().collect()));
     }
 

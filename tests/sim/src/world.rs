@@ -24,7 +24,7 @@ use mxlock_proto::client::{Request, Response};
 use mxlock_proto::peer::PeerFrame;
 use mxlock_proto::report::Status;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 /// Something that happens at a time.
 #[allow(missing_docs)]
@@ -166,6 +166,8 @@ pub struct World {
     pub scenario: Scenario,
     /// The parameters of this seed.
     pub setup: Setup,
+    /// The kinds of fault that are played.
+    pub kinds: BTreeSet<Fault>,
     /// The lockspace's timing.
     pub timing: Timing,
     /// The lockspace.
@@ -208,6 +210,8 @@ pub struct World {
     pub steps: Vec<(usize, u32)>,
     /// Outputs of all cores so far.
     pub outputs: u64,
+    /// Those of the storm.
+    pub storm_outputs: u64,
     /// The daemon that carries out this output dies after it.
     pub death_after: Option<u64>,
     /// The last daemon run's number.
@@ -250,6 +254,7 @@ impl World {
             seed,
             scenario: scenario.clone(),
             setup,
+            kinds: BTreeSet::new(),
             timing,
             superblock,
             formats_at: None,
@@ -271,6 +276,7 @@ impl World {
             opened: BTreeMap::new(),
             steps: Vec::new(),
             outputs: 0,
+            storm_outputs: 0,
             death_after: scenario.death_after,
             next_run: 0,
             next_conn: 0,
@@ -304,6 +310,7 @@ impl World {
             }
         }
         for planned in self.scenario.faults(&self.setup) {
+            self.kinds.insert(planned.kind);
             self.schedule(planned.at, Event::Fault { kind: planned.kind, ordinal: planned.ordinal });
         }
     }
@@ -644,7 +651,7 @@ impl World {
     /// A core has found a damaged record: there must be one, or it cannot be read.
     pub fn quarantined(&mut self, host: usize, slot: u32, reason: &str) {
         self.coverage.quarantined += 1;
-        let trouble = self.setup.faults.iter().any(|(kind, _)| {
+        let trouble = self.kinds.iter().any(|kind| {
             matches!(kind, Fault::RotRecord | Fault::TornWrites | Fault::ReadErrors | Fault::LosePath | Fault::LoseDisk)
         }) || self.setup.noise.torn_ppm > 0;
         let verdict = self.oracles.damage.said(host, slot, reason, trouble);

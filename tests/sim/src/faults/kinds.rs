@@ -122,3 +122,33 @@ impl Fault {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::Noise;
+
+    /// A reader who doubts what happens under a fault finds its row, with the label that the simulator works by.
+    #[test]
+    fn each_fault_is_in_the_document() {
+        let document = include_str!("../../../../docs/faults.md");
+        for fault in Fault::ALL {
+            let name = format!("`{}`", fault.name());
+            let row =
+                document.lines().find(|line| line.starts_with('|') && line.split('|').nth(1).unwrap().contains(&name));
+            let row = row.unwrap_or_else(|| panic!("docs/faults.md has no row for {name}"));
+            let label = match fault.label() {
+                Label::Tolerated => "tolerated",
+                Label::MustStop => "must stop",
+                Label::Outside => "outside",
+            };
+            assert!(
+                row.split('|').nth(2).unwrap().contains(label),
+                "{name} is {label}, but docs/faults.md says:\n{row}"
+            );
+        }
+        for (name, _) in { Noise::QUIET }.all() {
+            assert!(document.contains(&format!("`{name}` (noise")), "docs/faults.md does not mention {name}");
+        }
+    }
+}

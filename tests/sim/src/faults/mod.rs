@@ -53,7 +53,8 @@ impl World {
             Fault::Shutdown => self.shut_down(host),
             Fault::Handover => self.ask_operator(host, AdminRequest::Handover { to: None }),
             Fault::Leave => {
-                if let Some(daemon) = &self.hosts[host].daemon {
+                if let Some(daemon) = self.hosts[host].daemon.as_mut() {
+                    daemon.asked_to_leave = true;
                     self.oracles.judgement.permit(daemon.node);
                 }
                 self.ask_operator(host, AdminRequest::Leave { release: true });
@@ -224,20 +225,16 @@ impl World {
         self.schedule(self.now + dice.range(20 * SEC, 120 * SEC), Event::EndClone { host });
     }
 
-    /// The operator gives a clone an identity of its own.
+    /// The operator gives a clone an identity of its own, and boots it: its clients cannot take their locks along.
     pub fn end_clone(&mut self, host: usize) {
         if !std::mem::take(&mut self.hosts[host].cloned) {
             return;
         }
-        let mut dice = self.dice("identity", both(host, self.hosts[host].runs));
-        let now = self.now;
-        self.end_daemon(host);
+        let mut dice = self.dice("identity", both(host, self.hosts[host].boot));
+        self.crash_host(host, SEC);
         let me = &mut self.hosts[host];
         me.node_uuid = dice.uuid();
         me.remembered = None;
-        if me.on {
-            self.schedule_start(host, now + SEC);
-        }
     }
 
     fn shut_down(&mut self, host: usize) {

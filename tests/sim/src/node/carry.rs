@@ -97,6 +97,9 @@ impl World {
         let verdict = self.oracles.leases.page(run, end, self.now, length, self.oracles.views.changed_at());
         self.judge(Rule::Lease, verdict);
         self.hosts[host].pages.insert(run, until);
+        if let Some(daemon) = self.daemon(host, run) {
+            daemon.leaving = was_valid && until.is_none() && daemon.asked_to_leave;
+        }
         if !was_valid && self.hosts[host].page_valid(run, self.now) {
             self.page_revived(host, run);
         }
@@ -172,6 +175,7 @@ impl World {
         let Some(daemon) = self.hosts[host].daemon.as_mut() else { return };
         match said {
             Said::SlotConfirmed { node } => self.hosts[host].remembered = Some(node),
+            Said::LeaseLost | Said::Excluded { .. } => daemon.leaving = false,
             Said::Resigned { .. } => daemon.resigned = true,
             Said::FencingBlocked { node } => self.asked_to_fence(host, node),
             Said::ViewCommitted { view, .. } => {

@@ -114,6 +114,8 @@ impl World {
             view: None,
             resigned: false,
             writing: BTreeMap::new(),
+            leaving: false,
+            asked_to_leave: false,
             stopping: false,
             unchecked: 0,
             boundaries,

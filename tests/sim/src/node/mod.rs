@@ -117,6 +117,10 @@ pub struct Daemon {
     pub resigned: bool,
     /// Record sectors that it is writing.
     pub writing: BTreeMap<IoId, (u32, u32)>,
+    /// It has taken its clients' lease away because it leaves; its own goes on until it has handed over.
+    pub leaving: bool,
+    /// It was told to leave.
+    pub asked_to_leave: bool,
     /// It was told to stop.
     pub stopping: bool,
     /// Inputs since the invariants were last checked.
@@ -162,6 +166,6 @@ impl Daemon {
     pub fn acts_as_master(&self, host: &Host, now: Time) -> bool {
         self.view.is_some_and(|view| view.master == self.node && view.master_incarnation == self.shown)
             && !self.resigned
-            && host.page_valid(self.run, now)
+            && (self.leaving || host.page_valid(self.run, now))
     }
 }
