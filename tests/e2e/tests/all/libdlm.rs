@@ -21,6 +21,38 @@ fn c_programs_lock_as_with_the_kernel_dlm() {
     cluster.stop();
 }
 
+/// I1, I9: threads of two programs on two nodes count in the value block; none of it is lost.
+#[test]
+fn threads_of_c_programs_count_in_a_value_block() {
+    const ROUNDS: u64 = 25;
+    let Some(_turn) = shared() else { return };
+    let mut cluster = Setup::new().nodes(2).start();
+    let libraries = Libraries::new();
+    let program = libraries.compile("counter.c", Library::Threaded);
+    let start = |node: usize, rounds: u64| {
+        let mut command = libraries.command(&program, &cluster.daemons[node].socket());
+        let command = command.arg(rounds.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let count = |child: &mut Child| {
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        line.trim().parse::<u64>().unwrap()
+    };
+    let mut children = [start(0, ROUNDS), start(1, ROUNDS)];
+    for child in &mut children {
+        count(child);
+    }
+    let mut reader = start(0, 0);
+    assert_eq!(count(&mut reader), 2 * 4 * ROUNDS);
+    for mut child in children.into_iter().chain([reader]) {
+        drop(child.stdin.take());
+        let status = until("the program ends", PATIENCE, || child.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
+    cluster.stop();
+}
+
 /// A program that holds an EX lock on `name`.
 fn holder(cluster: &Cluster, libraries: &Libraries, node: usize, name: &str) -> Child {
     let program = libraries.compile("holder.c", Library::Light);
