@@ -84,7 +84,7 @@ counters! {
     /// Hosts crashed.
     host_crashes: 100;
     /// Writes of a dead host that landed late, within A2.
-    late_writes_landed: 1;
+    late_writes_landed: 0;
     /// Writes lost with their host.
     writes_lost: 1;
     /// Disk stalls, of all or of one host.
