@@ -10,66 +10,67 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A bug, the oracle that must find it, and how hard it may look.
+/// Simulated minutes of storm per seed.
+const MINUTES: u64 = 5;
+
+/// A bug, the oracle that must find it, and in how many seeds, from 0 on: at least five times what it takes today.
 struct Case {
     bug: Bug,
     oracle: Rule,
-    /// Simulated minutes of storm per seed.
-    minutes: u64,
-    /// Seeds, from 0 on.
     seeds: u64,
 }
 
-const fn case(bug: Bug, oracle: Rule, minutes: u64, seeds: u64) -> Case {
-    Case { bug, oracle, minutes, seeds }
+const fn case(bug: Bug, oracle: Rule, seeds: u64) -> Case {
+    Case { bug, oracle, seeds }
 }
 
 const CASES: &[Case] = &[
-    case(Bug::EarlyRead, Rule::I4, 10, 400),
-    case(Bug::LinkLossIsDeath, Rule::I4, 5, 10),
-    case(Bug::LeaseNotLatched, Rule::Liveness, 5, 60),
-    case(Bug::DeadTooShort, Rule::I3, 5, 10),
-    case(Bug::ExcludedComesBack, Rule::I3, 5, 60),
-    case(Bug::WriteAfterLease, Rule::I6, 5, 30),
-    case(Bug::StampNotRenewed, Rule::I9, 5, 300),
-    case(Bug::ScanStopsEarly, Rule::I3, 5, 60),
-    case(Bug::WaitingRecordsDropped, Rule::I3, 5, 100),
-    case(Bug::PossibleHoldersIgnored, Rule::I1, 5, 20),
-    case(Bug::RestartFreesLocks, Rule::I3, 5, 20),
-    case(Bug::FifoLost, Rule::I8, 5, 100),
-    case(Bug::OrphanEndsAtOnce, Rule::I3, 5, 10),
-    case(Bug::OrphanNeverEnds, Rule::Liveness, 5, 10),
-    case(Bug::AckBeforeRecord, Rule::I3, 5, 5),
-    case(Bug::StandingReusedLate, Rule::I3, 5, 10),
-    case(Bug::WantedNotRecorded, Rule::I3, 5, 30),
-    case(Bug::ClearOvertakesGrant, Rule::I6, 5, 5),
-    case(Bug::RecordNotCleared, Rule::I10, 5, 5),
-    case(Bug::TokenReused, Rule::I2, 5, 20),
-    case(Bug::ValueAckedEarly, Rule::I9, 5, 300),
-    case(Bug::ValueValidAfterDeath, Rule::I9, 5, 300),
-    case(Bug::ReaderBarges, Rule::I8, 5, 10),
-    case(Bug::LifoWaiters, Rule::I8, 5, 5),
-    case(Bug::PrToCwIsDown, Rule::I1, 5, 30),
-    case(Bug::PromotionsLost, Rule::Liveness, 5, 10),
-    case(Bug::AnsweredTwice, Rule::I7, 5, 30),
+    case(Bug::LeaseFromEnd, Rule::Lease, 5),
+    case(Bug::AckBeforeRecord, Rule::I3, 5),
+    case(Bug::ClearOvertakesGrant, Rule::I6, 5),
+    case(Bug::LinkLossIsDeath, Rule::I4, 10),
+    case(Bug::RecordNotCleared, Rule::I10, 10),
+    case(Bug::TokenReused, Rule::I2, 10),
+    case(Bug::LifoWaiters, Rule::I8, 10),
+    case(Bug::WantedNotRecorded, Rule::I3, 15),
+    case(Bug::LeaseNotLatched, Rule::Lease, 20),
+    case(Bug::DeadTooShort, Rule::I5, 20),
+    case(Bug::OrphanEndsAtOnce, Rule::I3, 20),
+    case(Bug::OrphanNeverEnds, Rule::Liveness, 20),
+    case(Bug::StandingReusedLate, Rule::I3, 20),
+    case(Bug::ReaderBarges, Rule::I8, 20),
+    case(Bug::PrToCwIsDown, Rule::I1, 20),
+    case(Bug::PromotionsLost, Rule::Liveness, 20),
+    case(Bug::AnsweredTwice, Rule::I7, 20),
+    case(Bug::WriteErrorIgnored, Rule::I3, 40),
+    case(Bug::ScanStopsEarly, Rule::I3, 50),
+    case(Bug::PossibleHoldersIgnored, Rule::I1, 100),
+    case(Bug::RestartFreesLocks, Rule::I3, 60),
+    case(Bug::ValueValidAfterDeath, Rule::I9, 60),
+    case(Bug::BallotNotCarried, Rule::I4, 100),
+    case(Bug::WriteAfterLease, Rule::I6, 100),
+    case(Bug::FifoLost, Rule::I8, 100),
+    case(Bug::SilenceAcrossStalls, Rule::I5, 200),
+    case(Bug::FailedFenceIgnored, Rule::I5, 150),
+    case(Bug::ExcludedComesBack, Rule::I3, 150),
+    case(Bug::WaitingRecordsDropped, Rule::I3, 150),
+    case(Bug::EarlyRead, Rule::I4, 300),
+    case(Bug::InFlightRecordTrusted, Rule::I3, 400),
 ];
 
-/// Bugs that no storm and no oracle reaches yet.
-const UNREACHED: &[Bug] = &[
+/// Bugs that hardly a seed has shown, and what stands in for the rule that they take out (docs/planted.md).
+const TOO_RARE: &[Bug] = &[
     Bug::NoBallotReread,
     Bug::ViewNotCarried,
-    Bug::BallotNotCarried,
-    Bug::LeaseFromEnd,
-    Bug::SilenceAcrossStalls,
-    Bug::FailedFenceIgnored,
     Bug::ResignWithoutDrain,
     Bug::StampIgnored,
+    Bug::StampNotRenewed,
     Bug::StaleReignAccepted,
-    Bug::InFlightRecordTrusted,
-    Bug::WriteErrorIgnored,
+    Bug::ValueAckedEarly,
 ];
 
 /// What became of one bug.
+#[derive(Default)]
 struct Found {
     /// The first seed at which the named oracle spoke.
     seed: Option<u64>,
@@ -77,19 +78,26 @@ struct Found {
     others: BTreeMap<Rule, u64>,
 }
 
+/// Seeds that fail without the bug prove nothing.
 fn look_for(case: &Case) -> Found {
-    plant(Some(case.bug));
-    let mut others = BTreeMap::new();
-    let seed = (0..case.seeds).find(|&seed| match run(seed, case.minutes, false).failure {
-        Some(failure) if failure.rule == case.oracle => true,
-        Some(failure) => {
-            *others.entry(failure.rule).or_default() += 1;
-            false
+    let mut found = Found::default();
+    for seed in 0..case.seeds {
+        let rule = |bug| {
+            plant(bug);
+            let outcome = run(seed, MINUTES, false);
+            plant(None);
+            outcome.failure.map(|failure| failure.rule)
+        };
+        match rule(Some(case.bug)) {
+            Some(broken) if broken == case.oracle && rule(None).is_none() => {
+                found.seed = Some(seed);
+                break;
+            }
+            Some(broken) => *found.others.entry(broken).or_default() += 1,
+            None => {}
         }
-        None => false,
-    });
-    plant(None);
-    Found { seed, others }
+    }
+    found
 }
 
 /// Each planted bug is found by its named oracle within the stated number of seeds.
@@ -97,34 +105,33 @@ fn look_for(case: &Case) -> Found {
 fn each_bug_is_found_by_its_oracle() {
     keep_panics();
     let next = AtomicUsize::new(0);
-    let found = Mutex::new(BTreeMap::new());
+    let missed = Mutex::new(Vec::new());
+    println!("{:<26} {:<9} {:>8} {:>8}  others", "bug", "oracle", "seeds", "allowed");
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(case) = CASES.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    found.lock().expect("no thread panics here").insert(case.bug.name(), (case, look_for(case)));
+                    let Found { seed, others } = look_for(case);
+                    let (name, oracle) = (case.bug.name(), format!("{:?}", case.oracle));
+                    let seeds = seed.map_or("-".to_owned(), |seed| (seed + 1).to_string());
+                    println!("{name:<26} {oracle:<9} {seeds:>8} {:>8}  {others:?}", case.seeds);
+                    if seed.is_none() {
+                        missed.lock().expect("no thread panics here").push(name);
+                    }
                 }
             });
         }
     });
-    let found = found.into_inner().expect("no thread panics here");
-    println!("{:<26} {:<9} {:>7} {:>8} {:>8}  others", "bug", "oracle", "minutes", "seeds", "allowed");
-    for (name, (case, Found { seed, others })) in &found {
-        let seeds = seed.map_or("-".to_owned(), |seed| (seed + 1).to_string());
-        let oracle = format!("{:?}", case.oracle);
-        println!("{name:<26} {oracle:<9} {:>7} {seeds:>8} {:>8}  {others:?}", case.minutes, case.seeds);
-    }
-    let missed: Vec<_> = found.iter().filter(|(_, (_, found))| found.seed.is_none()).map(|(name, _)| name).collect();
+    let missed = missed.into_inner().expect("no thread panics here");
     assert!(missed.is_empty(), "not found by their oracle: {missed:?}");
 }
 
-/// No bug is left out of the table.
+/// No bug is left out of the tables.
 #[test]
 fn every_bug_has_a_case() {
     for bug in Bug::ALL {
-        let cases =
-            CASES.iter().filter(|case| case.bug == *bug).count() + UNREACHED.iter().filter(|b| *b == bug).count();
-        assert_eq!(cases, 1, "{} has {cases} cases", bug.name());
+        let cases = CASES.iter().map(|case| case.bug).chain(TOO_RARE.iter().copied());
+        assert_eq!(cases.filter(|known| known == bug).count(), 1, "{}", bug.name());
     }
     assert!(CASES.len() >= 20);
 }
