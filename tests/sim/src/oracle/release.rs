@@ -107,7 +107,7 @@ impl Orphans {
         }
         self.next_attempt = now + 200 * MS;
         self.attempts += 1;
-        if seen.is_some() && (self.attempts % 2 == 0 || self.left.is_empty()) {
+        if seen.is_some() && (self.attempts.is_multiple_of(2) || self.left.is_empty()) {
             return seen;
         }
         let orphan = &self.left[self.attempts % self.left.len()];
