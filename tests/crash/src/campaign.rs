@@ -21,15 +21,15 @@ pub struct Report {
     pub replays: BTreeMap<&'static str, u64>,
     /// Of these, disks with a torn sector.
     pub torn: u64,
-    /// Disks on which the torn sector was the record of a lock that was relied on.
+    /// Of these, disks on which it was the record of a lock that was relied on.
     pub torn_held: u64,
     /// Of these, disks with a damaged heartbeat sector, from which nothing can start.
     pub stopped: u64,
     /// Most writes that were not durable at one moment.
     pub most_pending: usize,
-    /// Locks relied on at the crash, and kept.
+    /// Locks that clients relied on when only the daemons went.
     pub held: u64,
-    /// Locks kept.
+    /// Of these, locks that were claimed in time, and kept.
     pub kept: u64,
     /// Longest time until service had resumed, milliseconds.
     pub longest_ms: u64,
@@ -68,7 +68,12 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "I3 over all subsets at {} moments", self.prefixes)?;
         let all: u64 = self.replays.values().sum();
-        writeln!(f, "{all} clusters started: {:?}; torn {}, stopped safely {}", self.replays, self.torn, self.stopped)?;
+        writeln!(f, "{all} clusters started: {:?}", self.replays)?;
+        writeln!(
+            f,
+            "{} with a torn sector, {} of them the record of a held lock; {} stopped safely",
+            self.torn, self.torn_held, self.stopped
+        )?;
         write!(
             f,
             "{} locks held at the crash, {} kept; service resumed within {} ms",
@@ -159,8 +164,10 @@ pub fn check(stream: &Stream, effort: Effort) -> Result<Report, String> {
                     }
                 };
                 report.stopped += u64::from(outcome.stopped);
-                report.held += outcome.held;
-                report.kept += outcome.kept;
+                if crash == Crash::Daemons {
+                    report.held += outcome.held;
+                    report.kept += outcome.kept;
+                }
                 report.longest_ms = report.longest_ms.max(outcome.resumed_ms);
             }
         }

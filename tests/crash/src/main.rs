@@ -65,7 +65,7 @@ enum Command {
         file: PathBuf,
         /// The last moment before the crash.
         moment: usize,
-        /// Which of the writes that are not durable have landed: `all`, `none`, `torn`, or a mask of bits.
+        /// Which of the writes that are not durable have landed: `all`, `none`, `part`, `torn`, or a mask of bits.
         landed: String,
         /// What the crash took: `daemons`, `silent`, `power`, or a node's number.
         crash: String,
@@ -174,6 +174,7 @@ fn show(file: &Path, moment: usize, landed: &str, crash: &str) -> Result<(), Str
     let landed = match landed {
         "all" => Landed::All,
         "none" => Landed::Nothing,
+        "part" => Landed::PartOfLast,
         "torn" => Landed::TornLast,
         mask => Landed::These(mask.parse().map_err(|_| format!("'{mask}' is no mask"))?),
     };

@@ -19,6 +19,8 @@ pub enum Landed {
     Nothing,
     /// Those whose bit is set, in the order of issue.
     These(u64),
+    /// All, but of the last one, which has several sectors, only every other sector: A1 is about one sector.
+    PartOfLast,
     /// All, but the last one only in part: the first half of its sectors, and half of the next sector.
     TornLast,
 }
@@ -31,6 +33,7 @@ pub fn ways(pending: &[Pending], seed: u64) -> Vec<Landed> {
         return ways;
     }
     ways.extend([Landed::Nothing, Landed::TornLast]);
+    ways.extend((pending[count - 1].sectors.len() > 1).then_some(Landed::PartOfLast));
     if count <= ALL_SUBSETS {
         ways.extend((1..(1 << count) - 1).map(Landed::These));
     } else {
@@ -49,6 +52,9 @@ pub fn image(history: &History, landed: Landed) -> Image {
         match landed {
             Landed::Nothing => {}
             Landed::These(mask) if at < 64 && mask & (1 << at) == 0 => {}
+            Landed::PartOfLast if at == last => {
+                write.sectors.iter().step_by(2).for_each(|sector| put(&mut bytes, sector, RECORD_BYTES));
+            }
             Landed::TornLast if at == last => torn = tear(&mut bytes, &write.sectors),
             _ => write.sectors.iter().for_each(|sector| put(&mut bytes, sector, RECORD_BYTES)),
         }
