@@ -32,10 +32,10 @@ mod world;
 
 use crate::explore::{Report, explore};
 use crate::{Rule, Scope, Subject};
-use mxlock_dlm::table::Effect;
-use std::sync::LazyLock;
 use catalogue::Left;
+use mxlock_dlm::table::Effect;
 use state::{Faults, SESSIONS, State};
+use std::sync::LazyLock;
 use world::{Ask, World};
 
 /// The bounds of a scope.
@@ -58,7 +58,6 @@ struct Bounds {
     lazy_waiting: bool,
     /// Who gives PW or EX up writes a value.
     values: bool,
-    tokens: bool,
     /// A write that hangs lands only where there is nothing.
     late_on_empty: bool,
     faults: Faults,
@@ -91,7 +90,8 @@ impl Subject for Recovery {
     }
 
     fn scopes(&self) -> &'static [Scope] {
-        static SCOPES: LazyLock<Vec<Scope>> = LazyLock::new(|| catalogue::SCOPES.iter().map(|(scope, _)| *scope).collect());
+        static SCOPES: LazyLock<Vec<Scope>> =
+            LazyLock::new(|| catalogue::SCOPES.iter().map(|(scope, _)| *scope).collect());
         &SCOPES
     }
 

@@ -57,10 +57,6 @@ impl Step<'_> {
                 continue;
             }
             self.update_value(LvbUpdate::Invalidate);
-            if self.without(Left::MarkBeforeClear) {
-                self.refresh_values();
-                continue;
-            }
             let staying = self.master().locks.iter().filter(|lock| !locks.contains(&lock.id));
             let slots: Vec<u8> = staying.filter_map(|lock| lock.slot).collect();
             for slot in slots {
@@ -98,7 +94,7 @@ impl Step<'_> {
                 purge.clearing = Some(clearing);
             }
             for slot in 0..self.world.bounds.slots {
-                if self.slot(slot).owner != Owner::Clearing || self.without(Left::ClearBeforeDrop) {
+                if self.slot(slot).owner != Owner::Clearing {
                     purge.clearing = purge.clearing.map(|bits| bits & !(1 << slot));
                 }
             }
@@ -111,6 +107,26 @@ impl Step<'_> {
             }
             self.run_effects();
         }
+    }
+
+    /// Its owner has spoken: a lock that was on its way out stays.
+    pub(super) fn spare(&mut self, id: Id) {
+        if self.without(Left::PurgeSpares) {
+            return;
+        }
+        let mut spared = false;
+        for purge in &mut self.master_mut().purges {
+            let before = purge.locks.len();
+            purge.locks.retain(|other| *other != id);
+            spared |= purge.locks.len() < before;
+        }
+        if spared && self.lock(id).is_some_and(|lock| lock.slot.is_none()) {
+            self.place(id);
+        }
+    }
+
+    pub(super) fn is_leaving(&self, id: Id) -> bool {
+        self.lock(id).is_some() && self.master().purges.iter().any(|purge| purge.locks.contains(&id))
     }
 
     /// A new incarnation has taken the slot of `node`: what the old one owned are possible holders, for a lifetime.
@@ -132,7 +148,11 @@ impl Step<'_> {
                 self.expire_later(lock.id);
             }
         }
-        self.run_effects();
+        if self.master().phase == Phase::Active {
+            self.run_effects();
+        } else {
+            self.defer_effects();
+        }
     }
 
     /// Gives a lock whose owner has lost its memory the rest of its life.
@@ -144,11 +164,15 @@ impl Step<'_> {
 
     /// The lifetimes of a node's orphans have ended.
     pub(super) fn expire(&mut self, node: u8) {
-        let over = |lock: &&mut Lock| lock.node == node && lock.expires && lock.standing == Standing::Possible;
         let mut leaving = Vec::new();
         let mut staying = Vec::new();
-        for lock in self.master_mut().locks.iter_mut().filter(over) {
-            lock.expires = false;
+        let all: Vec<Id> = self.master().locks.iter().map(|lock| lock.id).collect();
+        for id in all {
+            let twice = self.is_leaving(id) && !self.without(Left::PurgeSpares);
+            let lock = self.lock_mut(id).expect("listed");
+            if lock.node != node || lock.standing != Standing::Possible || !std::mem::take(&mut lock.expires) || twice {
+                continue;
+            }
             if lock.persistent && lock.granted.is_some() { staying.push(lock.id) } else { leaving.push(lock.id) }
         }
         for id in staying {
@@ -206,10 +230,18 @@ impl Step<'_> {
         }
     }
 
-    /// A possible holder of this session: its record may name an earlier lock.
-    fn possible_like(&self, session: u8) -> Option<Id> {
-        let like = |lock: &&Lock| lock.standing != Standing::Confirmed && lock.id.session == session;
-        self.master().locks.iter().filter(like).map(|lock| lock.id).min()
+    /// The possible holder of this session whose record stands for a lock in this mode.
+    fn possible_like(&self, session: u8, mode: Mode) -> Option<Id> {
+        let covers = |held: Option<Mode>| held.is_some_and(|held| held.covers(mode));
+        let mut like = self
+            .master()
+            .locks
+            .iter()
+            .filter(|lock| lock.standing != Standing::Confirmed && lock.id.session == session);
+        if self.without(Left::NewestStands) {
+            return like.next().map(|lock| lock.id);
+        }
+        like.filter(|lock| covers(lock.granted) || covers(lock.wanted)).map(|lock| lock.id).max()
     }
 
     fn rename(&mut self, known: Id, id: Id) {
@@ -231,7 +263,8 @@ impl Step<'_> {
             return;
         }
         if !known {
-            match self.possible_like(id.session) {
+            let mode = owned.granted.unwrap_or(Mode::NL);
+            match self.possible_like(id.session, mode) {
                 Some(old) => self.rename(old, id),
                 None => {
                     self.restore_owned(from, incarnation, owned, None);
@@ -241,6 +274,7 @@ impl Step<'_> {
             }
         }
         let standing = super::rebuild::standing_of(&owned);
+        self.spare(id);
         let lock = self.lock_mut(id).expect("known or renamed");
         lock.node = from;
         lock.incarnation = incarnation;
@@ -276,12 +310,12 @@ impl Step<'_> {
             }
             // As it is before anything is granted: a grant is told when it is on disk.
             told.push(self.owned(id));
+            self.spare(id);
             self.restate(id, None, lock.wanted, Standing::Confirmed);
         }
         for id in unwanted {
             // Its daemon has lost its memory, and with it a value that an unlock was to write.
-            let lost = if self.without(Left::DoubtWithdrawn) { LvbUpdate::Keep } else { LvbUpdate::Invalidate };
-            self.withdraw(id, lost);
+            self.withdraw(id, LvbUpdate::Invalidate);
         }
         self.send(from, Down::Claimed { session, known: true, told });
     }
@@ -291,7 +325,7 @@ impl Step<'_> {
         let known = if possible.contains(&id) {
             id
         } else {
-            self.possible_like(session).filter(|known| possible.contains(known))?
+            self.possible_like(session, held.mode).filter(|known| possible.contains(known))?
         };
         let lock = *self.lock(known)?;
         let covers = |mode: Option<Mode>| mode.is_some_and(|mode| mode.covers(held.mode));
@@ -305,8 +339,18 @@ impl Step<'_> {
             let incarnation = self.state.nodes[usize::from(lock.node)].incarnation;
             self.lock_mut(id).expect("known or renamed").incarnation = incarnation;
         }
-        let kept = lock.granted.filter(|granted| known == id && granted.covers(held.mode)).unwrap_or(held.mode);
-        self.lock_mut(id).expect("known or renamed").expires = false;
+        // What is asked for again, and may write a value, finds the mode that it had. If the client was told of a later
+        // grant than the record names, it has what it says.
+        let newest = lock.token >= held.token;
+        let kept =
+            lock.granted.filter(|granted| newest && known == id && granted.covers(held.mode)).unwrap_or(held.mode);
+        if !newest && (writes(lock.granted) || writes(lock.wanted)) && !writes(Some(held.mode)) {
+            self.invalidate_value();
+        }
+        self.spare(id);
+        let lock_now = self.lock_mut(id).expect("known or renamed");
+        lock_now.expires = false;
+        lock_now.token = lock.token.max(held.token);
         self.restate(id, Some(kept), None, Standing::Confirmed);
         if let Some(slot) = lock.slot {
             self.write_later(slot);

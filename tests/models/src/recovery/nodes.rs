@@ -5,6 +5,15 @@ use super::catalogue::Left;
 use super::state::*;
 use mxlock_format::Mode;
 
+/// The strongest mode that both permit.
+pub(super) fn common(one: Mode, other: Mode) -> Mode {
+    match (one.covers(other), other.covers(one)) {
+        (true, _) => other,
+        (_, true) => one,
+        _ => Mode::CR,
+    }
+}
+
 impl Step<'_> {
     pub(super) fn node_of(&self, session: u8) -> u8 {
         self.world.bounds.homes[usize::from(session)]
@@ -81,9 +90,8 @@ impl Step<'_> {
         client.asks -= 1;
         client.asking = Asking::Convert { wanted, value };
         let held = client.held.as_mut().expect("a lock to convert");
-        if held.mode.covers(wanted) {
-            held.mode = wanted;
-        }
+        // What both modes permit is left in any case.
+        held.mode = common(held.mode, wanted);
         let id = Id { session, seq: held.seq };
         self.owned_mut(id).expect("a lock of an attached client").pending =
             Some(Pending { wanted, value, noqueue: false, position: 0 });
@@ -100,11 +108,13 @@ impl Step<'_> {
         let held = client.held.take().expect("a lock to give up");
         let id = Id { session, seq: held.seq };
         if !client.attached {
-            // Its daemon is down: it will not claim the lock.
+            // Its daemon is down: the next one will be told.
+            client.asking = Asking::Unlock { seq: held.seq, token: held.token, value };
             return;
         }
         let waits = value.is_some() || held.persistent;
-        client.asking = if waits { Asking::Unlock { seq: held.seq, value } } else { Asking::Nothing };
+        client.asking =
+            if waits { Asking::Unlock { seq: held.seq, token: held.token, value } } else { Asking::Nothing };
         if waits {
             let owned = self.owned_mut(id).expect("a lock of an attached client");
             owned.pending = None;
@@ -137,10 +147,14 @@ impl Step<'_> {
         if let Some(held) = held.filter(|held| held.persistent) {
             self.state.left.push(Id { session, seq: held.seq });
         }
-        let node = self.node_of(session);
-        if !std::mem::take(&mut self.client(session).attached) {
-            return;
+        if std::mem::take(&mut self.client(session).attached) {
+            self.session_over(session);
         }
+    }
+
+    /// A daemon releases what is not PERSISTENT.
+    fn session_over(&mut self, session: u8) {
+        let node = self.node_of(session);
         let of_session: Vec<Owned> =
             self.node(node).locks.iter().filter(|owned| owned.id.session == session).copied().collect();
         let mut stays = false;
@@ -200,8 +214,13 @@ impl Step<'_> {
 
     /// A client comes back to a daemon that does not know its session.
     pub(super) fn reconnect(&mut self, session: u8) {
-        let held = self.client(session).held;
-        self.tell_master(session, Up::Claim { session, held });
+        let client = *self.client(session);
+        // What is under way may be settled already: what is left of the mode in any case is claimed.
+        let leaving = match client.asking {
+            Asking::Unlock { seq, token, .. } => Some(Held { seq, mode: Mode::NL, token, persistent: false }),
+            _ => None,
+        };
+        self.tell_master(session, Up::Claim { session, held: client.held.or(leaving) });
     }
 
     /// Tells the master of this reign what the node holds, and sends the rest again.
@@ -247,7 +266,7 @@ impl Step<'_> {
                 let persistent = owned.persistent;
                 let client = self.client(id.session);
                 client.asking = Asking::Nothing;
-                client.held = Some(Held { seq: id.seq, mode, persistent });
+                client.held = Some(Held { seq: id.seq, mode, token, persistent });
                 // Under CR and CW somebody may be writing it.
                 if let Some(value) = value.filter(|value| read && value.valid && mode >= Mode::PR) {
                     self.state.stale_read |= value.bytes != self.state.written;
@@ -264,10 +283,15 @@ impl Step<'_> {
                 if owned.pending.take().is_none() {
                     return;
                 }
-                if owned.granted.is_none() {
+                let granted = owned.granted;
+                if granted.is_none() {
                     self.remove_owned(id);
                 }
-                self.client(id.session).asking = Asking::Nothing;
+                let client = self.client(id.session);
+                client.asking = Asking::Nothing;
+                if let (Some(mode), Some(held)) = (granted, client.held.as_mut()) {
+                    held.mode = mode;
+                }
             }
             Down::Unlocked { id } => {
                 if self.owned_mut(id).is_some_and(|owned| owned.unlocking.is_some()) {
@@ -291,6 +315,12 @@ impl Step<'_> {
     fn taken_up(&mut self, node: u8, session: u8, known: bool, told: Vec<Owned>) {
         self.node(node).sessions |= 1 << session;
         let client = self.client(session);
+        if !client.lives {
+            // It died meanwhile.
+            self.node(node).locks.extend(told);
+            self.node(node).locks.sort_by_key(|owned| owned.id);
+            return self.session_over(session);
+        }
         client.attached = true;
         if !known {
             // It begins a new session, with nothing.
@@ -314,7 +344,7 @@ impl Step<'_> {
                     Some(Pending { wanted, value, noqueue: false, position: 0 });
                 self.tell_master(session, Up::Convert { id, wanted, value });
             }
-            Asking::Unlock { seq, value } if is_told(seq) => {
+            Asking::Unlock { seq, value, .. } if is_told(seq) => {
                 let id = Id { session, seq };
                 let owned = self.owned_mut(id).expect("told");
                 owned.pending = None;

@@ -37,6 +37,13 @@ impl Step<'_> {
         let incarnation = self.state.nodes[usize::from(from)].incarnation;
         match message {
             Up::Report(report) => return self.report(from, report),
+            Up::Lock { id, wanted, .. } if self.is_leaving(id) && !self.without(Left::PurgeSpares) => {
+                // It is asked for again while an earlier incarnation's is on its way out.
+                self.spare(id);
+                self.restate(id, None, Some(wanted), Standing::Confirmed);
+                self.settle(id);
+            }
+            Up::Lock { id, .. } if !self.owns(from, id) => {}
             Up::Lock { id, wanted, persistent, noqueue } => {
                 self.request(from, incarnation, id, wanted, persistent, noqueue);
             }
@@ -171,7 +178,7 @@ impl Step<'_> {
     /// A session that came back without its daemon's memory gives a value for a lock that its record shows as waiting.
     fn doubt_unseen_holder(&mut self, incarnation: u8, id: Id) {
         let unseen = self.lock(id).is_some_and(|lock| lock.granted.is_none() && lock.incarnation != incarnation);
-        if unseen && !self.without(Left::DoubtUnseenHolder) {
+        if unseen {
             self.invalidate_value();
         }
     }
@@ -199,6 +206,32 @@ impl Step<'_> {
         }
     }
 
+    /// Nothing is granted before the view is active.
+    pub(super) fn defer_effects(&mut self) {
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Granted(grant) = effect
+                && let Some(lock) = self.lock_mut(model_id(grant.lock))
+            {
+                lock.settling = Settling::Grant(if grant.lvb == LvbTransfer::Read { Duty::Read } else { Duty::None });
+            }
+        }
+    }
+
+    pub(super) fn take_deferred(&mut self) {
+        let deferred: Vec<Lock> =
+            self.master().locks.iter().filter(|lock| lock.settling != Settling::Nothing).copied().collect();
+        for Lock { id, settling, .. } in deferred {
+            let token = self.take_token();
+            self.lock_mut(id).expect("listed").token = token;
+            if let (None, false) = (self.lock(id).expect("listed").slot, self.place(id)) {
+                self.refuse_for_space(id);
+                continue;
+            }
+            self.lock_mut(id).expect("listed").settling = settling;
+            self.settle(id);
+        }
+    }
+
     fn granted(&mut self, grant: Grant) {
         let id = model_id(grant.lock);
         let token = self.take_token();
@@ -221,9 +254,6 @@ impl Step<'_> {
     }
 
     pub(super) fn take_token(&mut self) -> (u8, u8) {
-        if !self.world.bounds.tokens {
-            return (0, 0);
-        }
         let epoch = !self.without(Left::TokenHasEpoch);
         let master = self.master_mut();
         master.tokens += 1;

@@ -118,6 +118,7 @@ impl Step<'_> {
             wanted: lock.wanted.filter(|_| both),
             stamp: self.master().reign,
             position: lock.position,
+            token: lock.token,
             persistent: lock.persistent,
             value: self.master().value,
         }
@@ -204,6 +205,13 @@ impl Step<'_> {
     pub(super) fn record_written(&mut self, write: Write) {
         let slot = write.slot;
         self.slot(slot).durable = write.image.map(|record| Durable::of(&record));
+        if let Owner::Lock(id) = self.slot(slot).owner
+            && write.lock.is_some_and(|written| written.session != id.session)
+            && !self.without(Left::AdoptionIsWritten)
+        {
+            // It was adopted while the record of its former owner was being written.
+            self.slot(slot).durable = None;
+        }
         if write.image.is_none() {
             self.cleared(slot, write.lock);
         }

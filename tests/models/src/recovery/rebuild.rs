@@ -115,6 +115,7 @@ impl Step<'_> {
             records = rest;
         }
         let mut doubtful = false;
+        let mut standing: Vec<(u8, Record)> = Vec::new();
         for (slot, record) in records {
             let report = reports[usize::from(record.node)].as_ref();
             let speaks = report.is_some_and(|report| {
@@ -123,12 +124,7 @@ impl Step<'_> {
                     || self.without(Left::SpeaksForOwn)
             });
             if speaks && !self.without(Left::FinalWord) {
-                let place = |(.., owned, at): &&mut (u8, u8, Owned, Option<u8>)| {
-                    owned.id.session == record.id.session && at.is_none()
-                };
-                if let Some((.., at)) = said.iter_mut().find(place) {
-                    *at = Some(slot);
-                }
+                standing.push((slot, record));
             } else if self.state.members & (1 << record.node) != 0 {
                 let skip = (record.granted.is_none() && self.without(Left::WaitingRecordsBlock))
                     || self.without(Left::PossibleHolders);
@@ -143,10 +139,25 @@ impl Step<'_> {
                 }
             }
         }
+        // Of several records of released locks, the one that stands for a lock is the newest that covers it.
+        for (.., owned, at) in said.iter_mut().filter(|(.., at)| at.is_none()) {
+            let newest = !self.without(Left::NewestStands);
+            let stands = |(_, record): &&(u8, Record)| record.id.session == owned.id.session;
+            let rank = |(_, record): &&(u8, Record)| {
+                let covers = owned.granted.is_none_or(|mode| Durable::of(record).covers(mode, false));
+                (covers, record.id)
+            };
+            let best =
+                if newest { standing.iter().filter(stands).max_by_key(rank) } else { standing.iter().find(stands) };
+            if let Some(&(slot, _)) = best {
+                standing.retain(|(other, _)| *other != slot);
+                *at = Some(slot);
+            }
+        }
         let newest = values.iter().map(|value| value.sequence()).max();
         for (node, incarnation, mut owned, slot) in said {
             let since = newest > owned.value.map(Value::sequence);
-            if owned.unlocking.is_some() && (slot.is_none() || since) && !self.without(Left::UnlockNotTwice) {
+            if owned.unlocking.is_some() && (slot.is_none() || since) {
                 doubtful |= writes(owned.granted);
                 continue;
             }
@@ -159,7 +170,7 @@ impl Step<'_> {
         }
         for value in values {
             self.restore_value(value);
-            if self.master().value.map(Value::sequence) > vouched && !self.without(Left::ValueVouched) {
+            if self.master().value.map(Value::sequence) > vouched {
                 doubtful = true;
             }
         }
@@ -221,7 +232,7 @@ impl Step<'_> {
             persistent: record.persistent,
             gone: standing == Standing::Orphan,
             expires: false,
-            token: (0, 0),
+            token: record.token,
             settling: Settling::Nothing,
         };
         // Its sessions may have been claimed back from an earlier incarnation, which the record still names.
@@ -300,6 +311,7 @@ impl Step<'_> {
     pub(super) fn activate(&mut self) {
         self.state.table_epoch = self.master().reign;
         self.master_mut().phase = Phase::Active;
+        self.take_deferred();
         self.with_table(|table, effects| table.resume_all(effects));
         self.run_effects();
         for node in 0..NODES as u8 {

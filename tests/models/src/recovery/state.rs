@@ -47,6 +47,7 @@ pub(super) struct Record {
     pub(super) wanted: Option<Mode>,
     pub(super) stamp: u8,
     pub(super) position: u8,
+    pub(super) token: (u8, u8),
     pub(super) persistent: bool,
     pub(super) value: Option<Value>,
 }
@@ -290,6 +291,7 @@ pub(super) struct Node {
 pub(super) struct Held {
     pub(super) seq: u8,
     pub(super) mode: Mode,
+    pub(super) token: (u8, u8),
     pub(super) persistent: bool,
 }
 
@@ -299,7 +301,7 @@ pub(super) enum Asking {
     Nothing,
     Lock { seq: u8 },
     Convert { wanted: Mode, value: Option<u8> },
-    Unlock { seq: u8, value: Option<u8> },
+    Unlock { seq: u8, token: (u8, u8), value: Option<u8> },
 }
 
 /// A client: one session, one lock at a time.

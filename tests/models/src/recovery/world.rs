@@ -85,7 +85,7 @@ impl State {
     }
 
     /// Whether the disk names a lock of the session with at least this mode, however the writes under way end.
-    fn is_named(&self, session: u8, held: Held) -> bool {
+    fn is_named(&self, world: &World, session: u8, held: Held) -> bool {
         let names = |record: &Option<Record>| {
             record.is_some_and(|record| {
                 record.id.session == session
@@ -94,7 +94,8 @@ impl State {
             })
         };
         (0..SLOTS as u8).any(|slot| {
-            let mut writes = self.writes.iter().filter(|write| write.slot == slot);
+            let lands = |write: &&Write| write.slot == slot && !(write.late && world.bounds.late_on_empty);
+            let mut writes = self.writes.iter().filter(lands);
             names(&self.disk[usize::from(slot)]) && writes.all(|write| names(&write.image))
         })
     }
@@ -121,7 +122,7 @@ fn no_conflict(world: &World, state: &State) -> bool {
 
 fn all_named(world: &World, state: &State) -> bool {
     world.sessions().all(|session| match state.relies(world, session) {
-        Some(held) => held.mode == Mode::NL || state.is_named(session, held),
+        Some(held) => held.mode == Mode::NL || state.is_named(world, session, held),
         None => true,
     })
 }
@@ -247,7 +248,11 @@ impl Model for World {
             Property::always(OUTLIVES, left_stays),
             Property::always(RELEASED, released_stays),
         ];
-        if self.bounds.values {
+        if self.bounds.late_on_empty {
+            // Where A2 fails, a late write and a second failure together can lose a lock (section 10).
+            properties.retain(|property| property.name == RELEASED);
+        }
+        if self.bounds.values && self.bounds.reigns > 1 {
             properties.push(Property::sometimes("a value outlives a master", |_, state: &State| state.old_read));
         }
         properties
@@ -406,7 +411,7 @@ impl Step<'_> {
             Action::GiveUp(session) => {
                 let client = *self.client(session);
                 let writes = client.held.is_some_and(|held| held.mode >= Mode::PW);
-                self.give_up(session, self.world.bounds.values && writes && client.attached);
+                self.give_up(session, self.world.bounds.values && writes);
             }
             Action::GiveUpWaiting(session) => self.give_up_waiting(session),
             Action::Die(session) => {
@@ -539,8 +544,11 @@ impl Step<'_> {
                 if client.held.is_some_and(|held| held.mode >= Mode::PW) {
                     self.state.written = NO_VALUE;
                 }
-                self.client(session).held = None;
-                self.client(session).asking = Asking::Nothing;
+                let client = self.client(session);
+                client.held = None;
+                if !matches!(client.asking, Asking::Lock { .. }) {
+                    client.asking = Asking::Nothing;
+                }
             }
         }
     }
