@@ -25,6 +25,8 @@ mod persist;
 mod rebuild;
 mod recovery;
 mod scrub;
+#[cfg(test)]
+mod tests;
 
 use crate::Map;
 use crate::config::Config;

@@ -183,6 +183,9 @@ impl Master {
             }
             self.expiries.pop_first();
             let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) else { continue };
+            if self.is_leaving(lock) {
+                continue;
+            }
             if view.payload.persistent && view.granted.is_some() {
                 self.orphan(now, lock, None);
             } else {
@@ -248,6 +251,15 @@ impl Master {
         }
         // Their owner ended them without an answer, perhaps by a death.
         self.withdraw(now, dropped, LvbUpdate::Invalidate);
+        // What it does not speak for was an earlier incarnation's: until now it could have been claimed.
+        let mut rest: Vec<LockId> = self
+            .table
+            .locks()
+            .filter(|view| view.payload.node == from && view.standing == Standing::Possible)
+            .map(|view| view.lock)
+            .collect();
+        rest.sort();
+        rest.into_iter().for_each(|lock| self.expire_later(now, lock));
         self.bequeath(from);
         self.forgive_damage();
         self.run_effects(now);
@@ -293,14 +305,39 @@ impl Master {
         }
     }
 
-    /// A possible holder of this session on this resource and range: its record may name an earlier lock (section 7).
-    fn possible_like(&self, session: SessionId, resource: &Resource, range: ByteRange) -> Option<LockId> {
+    /// The possible holder of this session on this resource and range whose record stands for a lock in `mode`: it may name
+    /// an earlier lock (section 7), and there may be older ones that were being cleared.
+    fn possible_like(
+        &self,
+        session: SessionId,
+        resource: &Resource,
+        range: ByteRange,
+        mode: Option<Mode>,
+    ) -> Option<LockId> {
+        let covers = |held: Option<Mode>| mode.is_none_or(|mode| held.is_some_and(|held| held.covers(mode)));
         self.table
             .locks_on(resource)
-            .filter(|view| view.standing != Standing::Confirmed)
+            .filter(|view| view.standing != Standing::Confirmed && !self.is_leaving(view.lock))
             .filter(|view| view.lock.session == session && view.range == range)
-            .map(|view| view.lock)
-            .min()
+            .map(|view| (covers(view.granted) || covers(view.wanted), view.lock))
+            .max()
+            .map(|(_, lock)| lock)
+    }
+
+    /// Whether a lock is on its way out.
+    pub(super) fn is_leaving(&self, lock: LockId) -> bool {
+        self.purges.iter().any(|purge| purge.locks.contains(&lock))
+    }
+
+    /// The owner of a lock that was on its way out has spoken of it: it stays. Its record may have been cleared.
+    pub(super) fn spare(&mut self, now: Now, lock: LockId) {
+        if !self.is_leaving(lock) {
+            return;
+        }
+        self.purges.iter_mut().for_each(|purge| purge.locks.retain(|leaving| *leaving != lock));
+        if self.table.get(lock).is_some_and(|view| view.payload.slot == NO_SLOT) {
+            self.place(now, lock);
+        }
     }
 
     /// The owner's word about one lock.
@@ -311,7 +348,7 @@ impl Master {
         if reported.presence == Presence::Gone && Self::may_write_value(reported.granted) {
             self.doubt_value(now, &reported.resource);
         }
-        let known = self.table.get(lock).and_then(|view| view.granted);
+        let known = self.table.get(lock).and_then(|view| view.granted).filter(|_| !self.is_leaving(lock));
         super::rebuild::given_at_once(&mut reported, known, 1);
         let waits = reported.pending.as_ref().is_some_and(|pending| !super::rebuild::never_waits(pending.flags));
         let waits_here = waits && reported.granted.is_none() && self.table.contains(lock);
@@ -327,12 +364,12 @@ impl Master {
         }
         if left.nothing {
             let known = self.table.contains(lock).then_some(lock);
-            let known = known.or_else(|| self.possible_like(lock.session, &reported.resource, range));
+            let known = known.or_else(|| self.possible_like(lock.session, &reported.resource, range, reported.granted));
             return self.withdraw(now, known.into_iter().collect(), LvbUpdate::Invalidate);
         }
         let done = super::rebuild::take_done(&mut reported);
         if !self.table.contains(lock) {
-            match self.possible_like(lock.session, &reported.resource, range) {
+            match self.possible_like(lock.session, &reported.resource, range, reported.granted) {
                 Some(known) => {
                     let slot = self.table.get(known).expect("just found").payload.slot;
                     let _ = self.table.rename(known, lock);
@@ -352,6 +389,7 @@ impl Master {
         }
         let wanted = reported.pending.as_ref().map(|pending| pending.wanted);
         let standing = standing_of(reported.presence, reported.granted);
+        self.spare(now, lock);
         let holder = self.table.payload_mut(lock).expect("known or renamed");
         holder.node = from;
         holder.incarnation = incarnation;
@@ -392,6 +430,8 @@ impl Master {
             .locks()
             .filter(|view| view.payload.node == from && view.lock.session == session)
             .filter(|view| view.standing == Standing::Possible)
+            // What is held and on its way out has lived long enough; what waits may wait on.
+            .filter(|view| view.granted.is_none() || !self.is_leaving(view.lock))
             .map(|view| view.lock)
             .collect();
         possible.sort();
@@ -426,6 +466,7 @@ impl Master {
             }
             // As it is before anything is granted: a grant has a number, and is told, when it is on disk.
             told.extend(self.reported_lock(lock));
+            self.spare(now, lock);
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
             self.suspects.push(lock);
         }
@@ -443,7 +484,8 @@ impl Master {
             return Some(lock);
         }
         let range = claim.range.unwrap_or(ByteRange::ALL);
-        self.possible_like(session, &claim.resource, range).filter(|known| possible.binary_search(known).is_ok())
+        self.possible_like(session, &claim.resource, range, Some(claim.mode))
+            .filter(|known| possible.binary_search(known).is_ok())
     }
 
     fn claimed(&mut self, now: Now, session: SessionId, claim: &Claim, possible: &[LockId]) -> Option<LockId> {
@@ -457,6 +499,7 @@ impl Master {
             return None;
         }
         let (slot, granted) = (view.payload.slot, view.granted);
+        let told_since = claim.token > view.payload.token;
         let writer = Self::may_write_value(granted) || Self::may_write_value(view.wanted);
         if known != lock {
             self.table.rename(known, lock).ok()?;
@@ -471,7 +514,8 @@ impl Master {
         // A down-conversion that was asked for comes again: until then the lock keeps its mode. One that gave up PW or EX,
         // or an unlock, may have been carried out by an earlier master, and others have written values since (I9).
         let gave_up = writer && !Self::may_write_value(Some(claim.mode));
-        let kept = granted.filter(|granted| known == lock && !gave_up && granted.covers(claim.mode));
+        // A client that was told of a later grant than the record names has what it says, and not what the record says.
+        let kept = granted.filter(|granted| known == lock && !gave_up && !told_since && granted.covers(claim.mode));
         let kept = kept.unwrap_or(claim.mode);
         if gave_up {
             self.doubt_value(now, &claim.resource);

@@ -10,6 +10,17 @@ use mxlock_proto::peer::{NewLock, Operation, OperationKind};
 impl Master {
     pub(super) fn operate(&mut self, now: Now, from: NodeId, incarnation: Incarnation, operation: Operation) {
         let Operation { lock, op, kind } = operation;
+        if let OperationKind::Lock(new) = &kind
+            && self.is_leaving(lock)
+        {
+            // An excluded node asks again for what an earlier incarnation of it had asked for.
+            self.spare(now, lock);
+            if let Some(holder) = self.table.payload_mut(lock) {
+                (holder.node, holder.incarnation, holder.op) = (from, incarnation, op);
+                let _ = self.table.restate(lock, None, Some(new.mode), Standing::Confirmed, &mut self.effects);
+                return self.settle(now, lock);
+            }
+        }
         if let Some(view) = self.table.get(lock)
             && (view.payload.node != from || view.standing == Standing::Possible)
         {

@@ -392,7 +392,12 @@ impl Master {
         {
             return self.write_failed(slot, info, fault);
         }
-        self.durable[slot as usize] = info.durable;
+        // Adopted while its former owner's record was being written: that record names nobody who holds it.
+        let adopted = match (self.slots.owner(slot), info.lock) {
+            (Owner::Lock(owner), Some(written)) => owner.session != written.session,
+            _ => false,
+        };
+        self.durable[slot as usize] = info.durable.filter(|_| !adopted);
         if info.durable.is_none() {
             self.cleared(slot, info);
         }

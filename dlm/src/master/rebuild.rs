@@ -79,13 +79,30 @@ impl Word {
             || self.sessions.contains(&(record.owner, record.lock.session))
     }
 
-    /// The record is of an earlier lock of the same session on the same resource and range, and stands for a later one
-    /// (section 7). Whether there is one.
-    fn takes_by_place(&mut self, slot: u32, record: &LockRecord) -> bool {
-        let key = (record.lock.session, record.resource.clone(), record.range.unwrap_or(ByteRange::ALL));
-        let ids = self.by_place.get(&key).into_iter().flatten();
-        let lock = ids.copied().find(|id| !self.slot_of.contains_key(id));
-        lock.map(|lock| self.slot_of.insert(lock, slot)).is_some()
+    /// Finds for reported locks without a record of their own the ones that stand for them (section 7): records of earlier
+    /// locks of the same session on the same resource and range. Several may be there, of which all but one were being
+    /// cleared: it is the newest that covers the lock. What is left over.
+    fn take_by_place(&mut self, records: Vec<(u32, LockRecord)>) -> Vec<LockRecord> {
+        let mut by_place: BTreeMap<StandingKey, Vec<(u32, LockRecord)>> = BTreeMap::new();
+        for (slot, record) in records {
+            let key = (record.lock.session, record.resource.clone(), record.range.unwrap_or(ByteRange::ALL));
+            by_place.entry(key).or_default().push((slot, record));
+        }
+        for (key, standing) in &mut by_place {
+            for id in self.by_place.get(key).into_iter().flatten() {
+                let Some((_, _, lock)) = self.said.get(id).filter(|_| !self.slot_of.contains_key(id)) else { continue };
+                let rank = |(_, record): &(u32, LockRecord)| {
+                    let held = record.state != LockState::Waiting;
+                    let covers = |mode| (held && record.mode.covers(mode)) || record.wanted.covers(mode);
+                    (lock.granted.is_none_or(covers), record.lock.seq)
+                };
+                let best = (0..standing.len()).max_by_key(|&at| rank(&standing[at]));
+                if let Some(at) = best {
+                    self.slot_of.insert(*id, standing.remove(at).0);
+                }
+            }
+        }
+        by_place.into_values().flatten().map(|(_, record)| record).collect()
     }
 
     /// Locks with what their owners gave up of them counted as gone, and the resources whose value is doubtful for it.
@@ -172,14 +189,12 @@ impl Master {
             !named
         });
         doubtful.extend(word.settle_given_up());
+        let mut spoken_for = Vec::new();
         for (slot, record) in records {
             let held = record.state != LockState::Waiting;
             let writer = Self::may_write_value(Some(record.mode.max(record.wanted)));
             if word.speaks_for(&record) {
-                // Its owner ended it, and the old master may have died before it heard how: perhaps by a death.
-                if !word.takes_by_place(slot, &record) && writer {
-                    doubtful.push(record.resource.clone());
-                }
+                spoken_for.push((slot, record));
             } else if self.members.contains(record.owner) {
                 possible_holders += u64::from(self.restore_record(now, slot, record, Standing::Possible));
             } else {
@@ -190,6 +205,12 @@ impl Master {
                 if record.persistent && held {
                     self.restore_record(now, slot, record, Standing::Orphan);
                 }
+            }
+        }
+        for record in word.take_by_place(spoken_for) {
+            // Its owner ended it, and the old master may have died before it heard how: perhaps by a death.
+            if Self::may_write_value(Some(record.mode.max(record.wanted))) {
+                doubtful.push(record.resource);
             }
         }
         let adopted = word.adopted();
@@ -271,7 +292,7 @@ impl Master {
             return false;
         }
         self.slots.set_owner(slot, Owner::Lock(lock));
-        if standing == Standing::Possible && !self.lives(record.owner, record.owner_incarnation) {
+        if standing == Standing::Possible && !self.lives(record.owner) {
             self.expire_later(now, lock);
         }
         true
@@ -288,9 +309,10 @@ impl Master {
         self.effects.push(Effect::Granted(grant));
     }
 
-    /// Whether an incarnation is still there, though it was not heard: its clients may hold what its records say.
-    fn lives(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.recovery.as_ref().is_some_and(|recovery| recovery.awaits(node, incarnation))
+    /// Whether a member is there, though it was not heard: its clients may hold what its records say. A record may name
+    /// an earlier incarnation, from which its session was claimed.
+    fn lives(&self, node: NodeId) -> bool {
+        self.recovery.as_ref().is_some_and(|recovery| recovery.awaits(node))
     }
 
     /// A lock as its owner reported it.

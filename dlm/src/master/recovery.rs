@@ -52,8 +52,8 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    pub(super) fn awaits(&self, node: NodeId, incarnation: Incarnation) -> bool {
-        self.awaited.get(&node) == Some(&incarnation)
+    pub(super) fn awaits(&self, node: NodeId) -> bool {
+        self.awaited.contains_key(&node)
     }
 
     pub(super) fn awaits_anybody(&self) -> bool {
