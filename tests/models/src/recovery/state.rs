@@ -163,6 +163,8 @@ pub(super) struct Lock {
     pub(super) settling: Settling,
 }
 
+impl mxlock_dlm::table::Payload for Lock {}
+
 /// An unlock that is acknowledged when its value is in a record that stays.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Wait {
