@@ -578,7 +578,7 @@ impl World {
         let dead = u64::from(self.timing.dead_ms) * MS;
         self.oracles.judgement.landed(heartbeat.node, now, dead);
         let Some(value) = heartbeat.block.value else { return };
-        let owner = |host: &Host| host.daemon.as_ref().is_some_and(|daemon| daemon.node == value.master);
+        let owner = |host: &Host| host.daemon.as_ref().is_some_and(|daemon| daemon.shown == value.master_incarnation);
         let (Some(before), Some(judge)) = (self.oracles.views.before(value.epoch), self.hosts.iter().position(owner))
         else {
             return;

@@ -10,11 +10,11 @@ use mxlock_format::{MAX_NODES, NodeId, NodeSet, View};
 /// A judge whose I/O stood still for less may not have noticed: 2R, and up to R before the next beat begins.
 const NOTICED: Time = 7 * SEC;
 
-/// When the heartbeat of a node landed last, and a long silence before that.
-#[derive(Clone, Copy, Debug)]
+/// When the heartbeat of a node landed last, and the long silences before that.
+#[derive(Clone, Debug)]
 struct Seen {
     last: Time,
-    silence: Option<(Time, Time)>,
+    silences: Vec<(Time, Time)>,
 }
 
 /// What the disk and the hosts did.
@@ -35,13 +35,14 @@ impl Judgement {
     pub fn landed(&mut self, node: NodeId, now: Time, dead: Time) {
         self.landed.resize(MAX_NODES, None);
         let seen = &mut self.landed[node.index()];
-        let silence = match *seen {
-            // It is remembered for a while: who was found dead then may be excluded a little later.
-            Some(Seen { last, .. }) if now - last >= dead / 2 => Some((last, now)),
-            Some(Seen { silence, .. }) => silence.filter(|(_, end)| now - end < 2 * dead),
-            None => None,
-        };
-        *seen = Some(Seen { last: now, silence });
+        let Seen { last, mut silences } = seen.take().unwrap_or(Seen { last: now, silences: Vec::new() });
+        // Remembered for a while: who was found dead then may be excluded a little later, or much later, if the
+        // write that says so is held up.
+        silences.retain(|(_, end)| now - end < 4 * dead);
+        if now - last >= dead / 2 {
+            silences.push((last, now));
+        }
+        *seen = Some(Seen { last: now, silences });
     }
 
     /// The I/O of a host stands still.
@@ -103,8 +104,8 @@ impl Judgement {
     }
 
     fn was_dead(&self, node: NodeId, judge: usize, now: Time, dead: Time) -> bool {
-        let Some(Seen { last, silence }) = self.landed.get(node.index()).copied().flatten() else { return true };
-        [Some((last, now)), silence].into_iter().flatten().any(|silence| self.longest(judge, silence) >= dead)
+        let Some(Some(Seen { last, silences })) = self.landed.get(node.index()) else { return true };
+        silences.iter().copied().chain([(*last, now)]).any(|silence| self.longest(judge, silence) >= dead)
     }
 
     /// The longest part of a silence that the judge could watch.
