@@ -205,12 +205,13 @@ impl Master {
         let _ = self.table.cancel(lock, &mut self.effects);
         let view = self.table.get(lock).expect("a lock to be released");
         let (slot, resource, value) = (view.payload.slot, view.resource.clone(), Self::may_write_value(view.granted));
-        if value && update != LvbUpdate::Keep {
+        let wrote = value && update != LvbUpdate::Keep;
+        if wrote {
             let _ = self.table.update_value(&resource, update);
             self.refresh_values(now, &resource);
         }
         let holder = self.table.payload_mut(lock).expect("still there");
-        holder.settling = Settling::Release { answer };
+        holder.settling = Settling::Release { answer, wrote };
         debug_assert_eq!(self.slots.owner(slot), Owner::Lock(lock));
         self.write_now(slot);
     }

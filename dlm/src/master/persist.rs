@@ -52,8 +52,8 @@ pub(super) enum Settling {
     Nothing,
     /// Granted, but no record says so yet.
     Grant { demoted: bool, value: ValueDuty },
-    /// A PERSISTENT lock whose record is being cleared.
-    Release { answer: bool },
+    /// A lock whose record is cleared before it is released; with `wrote`, its release changed the value.
+    Release { answer: bool, wrote: bool },
 }
 
 /// What a grant has to do with its resource's value.
@@ -176,7 +176,9 @@ impl Master {
             let any = self.table.locks_on(resource).map(|view| view.payload.slot);
             any.filter(|slot| *slot != NO_SLOT).map(|slot| (true, slot)).min()
         });
+        let carried = |slot: u32| self.durable[slot as usize].is_some_and(|durable| durable.lvb >= sequence);
         match stays {
+            Some((_, slot)) if carried(slot) => self.outcome(node, lock, op, OutcomeResult::Unlocked),
             Some(_) if planted(Bug::ValueAckedEarly) => self.outcome(node, lock, op, OutcomeResult::Unlocked),
             Some((_, slot)) => {
                 self.lvb_waits.entry(slot).or_default().push(LvbWait { sequence, node, lock, op });
@@ -399,7 +401,7 @@ impl Master {
         };
         self.durable[slot as usize] = info.durable.filter(|_| !adopted);
         if info.durable.is_none() {
-            self.cleared(slot, info);
+            self.cleared(now, slot, info);
         }
         if self.draining {
             return;
@@ -420,20 +422,23 @@ impl Master {
         }
     }
 
-    fn cleared(&mut self, slot: u32, info: WriteInfo) {
+    fn cleared(&mut self, now: Now, slot: u32, info: WriteInfo) {
         match self.slots.owner(slot) {
             Owner::Clearing => self.slots.set_owner(slot, Owner::Free),
             Owner::Lock(lock) if info.lock == Some(lock) => {
                 let Some(view) = self.table.get(lock) else { return };
-                let Settling::Release { answer } = view.payload.settling else { return };
-                let node = view.payload.node;
+                let Settling::Release { answer, wrote } = view.payload.settling else { return };
+                let (node, resource) = (view.payload.node, view.resource.clone());
                 self.slots.set_owner(slot, Owner::Free);
                 self.table.payload_mut(lock).expect("still there").slot = NO_SLOT;
                 if self.table.unlock(lock, LvbUpdate::Keep, &mut self.effects).is_ok() {
                     self.counters.releases += 1;
                 }
-                if answer && !self.draining {
-                    self.outcome(node, lock, crate::member::UNLOCK_OP, OutcomeResult::Unlocked);
+                let op = crate::member::UNLOCK_OP;
+                match answer && !self.draining {
+                    true if wrote => self.acknowledge_value(now, &resource, node, lock, op),
+                    true => self.outcome(node, lock, op, OutcomeResult::Unlocked),
+                    false => {}
                 }
             }
             _ => {}
