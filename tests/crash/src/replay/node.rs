@@ -322,11 +322,11 @@ impl World<'_> {
             Response::Answer { seq, op, answer } if answer.is_grant() => Some((*seq, *op)),
             _ => None,
         };
-        if let Some((seq, op)) = promised {
-            if valid_until.is_none_or(|until| until.0 <= self.now) {
-                self.tell_later(self.now, host, Input::Undelivered { conn, seq, op });
-                response = Response::Answer { seq, op, answer: Answer::Denied(Denial::LeaseLost) };
-            }
+        if let Some((seq, op)) = promised
+            && valid_until.is_none_or(|until| until.0 <= self.now)
+        {
+            self.tell_later(self.now, host, Input::Undelivered { conn, seq, op });
+            response = Response::Answer { seq, op, answer: Answer::Denied(Denial::LeaseLost) };
         }
         self.schedule(self.now + SOCKET, Happening::Response { conn: conn.0, response: Box::new(response) });
     }
