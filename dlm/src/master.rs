@@ -132,8 +132,6 @@ pub(crate) struct Master {
     next_io: u64,
     lease_until: Option<BootTime>,
     effects: Vec<Effect>,
-    /// Locks whose owners may be in a deadlock now.
-    suspects: Vec<LockId>,
     pub(crate) counters: Counters,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) out: VecDeque<Output>,
@@ -265,8 +263,6 @@ impl Master {
         };
         let settling = Settling::Grant { demoted: grant.demoted, value };
         self.table.payload_mut(grant.lock).expect("just granted").settling = settling;
-        // Its owner may wait for something else, and others now for this.
-        self.suspects.push(grant.lock);
         self.settle(now, grant.lock);
     }
 
@@ -339,7 +335,6 @@ impl Master {
         let late = self.finish_recovery();
         self.log(Event::RecoveryDone { epoch: self.reign, locks: self.table.len() as u64 });
         self.table.resume_all(&mut self.effects);
-        self.suspect_all();
         self.run_effects(now);
         for node in late.lost {
             self.purge_node(now, node);

@@ -14,23 +14,12 @@ impl Master {
     /// place in the queues, which are in the order of the requests over the whole lockspace and survive a failover.
     /// A conversion keeps its old mode. False: there is no cycle.
     pub(super) fn break_deadlock(&mut self, now: Now) -> bool {
-        while let Some(&suspect) = self.suspects.last() {
-            let Some(cycle) = self.table.find_cycle(suspect) else {
-                self.suspects.pop();
-                continue;
-            };
-            let place = |lock: &LockId| (self.table.get(*lock).map(|view| view.position), *lock);
-            let victim = cycle.iter().copied().max_by_key(place).expect("a cycle has locks");
-            self.log(Event::DeadlockBroken { victim, requests: cycle.len() as u64 });
-            self.refuse_waiting(now, victim, Denial::Deadlock);
-            return true;
-        }
-        false
-    }
-
-    /// Every lock may be part of a cycle: they were just restored.
-    pub(super) fn suspect_all(&mut self) {
-        self.suspects = self.table.locks().filter(|view| view.wanted.is_some()).map(|view| view.lock).collect();
+        let Some(cycle) = self.table.next_cycle() else { return false };
+        let place = |lock: &LockId| (self.table.get(*lock).map(|view| view.position), *lock);
+        let victim = cycle.iter().copied().max_by_key(place).expect("a cycle has locks");
+        self.log(Event::DeadlockBroken { victim, requests: cycle.len() as u64 });
+        self.refuse_waiting(now, victim, Denial::Deadlock);
+        true
     }
 
     /// Ends a request or conversion that waits.

@@ -399,7 +399,6 @@ impl Master {
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
         // Also what is new to the table is served only here: those in its way are told, and it may be granted at once.
         let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
-        self.suspects.push(lock);
         self.settle(now, lock);
         self.answer_done(lock, done);
     }
@@ -468,7 +467,6 @@ impl Master {
             told.extend(self.reported_lock(lock));
             self.spare(now, lock);
             let _ = self.table.restate(lock, None, wanted, Standing::Confirmed, &mut self.effects);
-            self.suspects.push(lock);
         }
         self.log(Event::ClaimsJudged { node: from, standing: told.len() as u64, released: unwanted.len() as u64 });
         // Its daemon has lost its memory, and with it a value that an unlock was to write.
@@ -521,7 +519,6 @@ impl Master {
             self.doubt_value(now, &claim.resource);
         }
         let _ = self.table.restate(lock, Some(kept), None, Standing::Confirmed, &mut self.effects);
-        self.suspects.push(lock);
         if slot != NO_SLOT {
             self.write_later(now, slot);
         }
@@ -615,7 +612,6 @@ impl Master {
             settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
         };
         let _ = self.table.set_payload(lock, holder);
-        self.suspects.push(lock);
         let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);
         let _ = self.table.rebast(lock, &mut self.effects);
         if slot == NO_SLOT && !self.place(now, lock) {

@@ -76,7 +76,6 @@ impl Master {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {
                 self.send(node, PeerMessage::Queued { lock, op, position });
-                self.suspects.push(lock);
                 // Where the table is full the request waits without a record (section 7).
                 if self.place(now, lock) {
                     self.settle(now, lock);
@@ -122,7 +121,6 @@ impl Master {
             Ok(TableOutcome::Granted(grant)) => self.granted(now, grant),
             Ok(TableOutcome::Queued { position, .. }) => {
                 self.send(node, PeerMessage::Queued { lock, op, position });
-                self.suspects.push(lock);
                 self.settle(now, lock);
             }
             Ok(TableOutcome::Denied(reason)) => self.deny(node, lock, op, denial_of(reason)),

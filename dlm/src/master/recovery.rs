@@ -128,7 +128,6 @@ impl Master {
             next_io: first_io,
             lease_until: None,
             effects: Vec::new(),
-            suspects: Vec::new(),
             counters: Counters::default(),
             orders: VecDeque::new(),
             out: VecDeque::new(),

@@ -10,8 +10,9 @@
 //! (this lock will be released whatever its owner waits for). A session does not wait for itself, because its threads may
 //! wait for each other; a transaction does.
 //!
-//! Edges that an operation adds begin or end at the owner of a lock that it queued, granted or gave to somebody else. So
-//! a search through the owners of these finds every cycle at the moment when it closes.
+//! Edges that an operation adds begin or end at the owner of a lock that it queued, granted or gave to somebody else, or
+//! begin at the owner of one that waits behind a lock that it queued. So a search through the owners of these finds
+//! every cycle at the moment when it closes.
 
 use super::entry::{Lock, Queue};
 use super::slab::NIL;
@@ -68,6 +69,37 @@ impl<P: Payload> Table<P> {
             }
         }
         None
+    }
+
+    /// A cycle that some operation since the last call has closed; again and again, until there is none.
+    pub fn next_cycle(&mut self) -> Option<Vec<LockId>> {
+        while let Some(&lock) = self.changed.last() {
+            let cycle = self.find_cycle(lock);
+            if cycle.is_some() {
+                return cycle;
+            }
+            self.changed.pop();
+        }
+        None
+    }
+
+    /// Lock `i` may be an end of a new edge, if anybody waits on its resource.
+    pub(super) fn note_change(&mut self, i: u32) {
+        let lock = &self.locks[i];
+        let waits = |queue| !self.list(lock.resource, queue).is_empty();
+        if !waits(Queue::Converting) && !waits(Queue::Waiting) {
+            return;
+        }
+        self.changed.push(lock.id);
+        // It is to be served before those behind it, which now need what it needs. (None, at the tail.)
+        let mut behind = if lock.queue == Queue::Granted { NIL } else { lock.next };
+        let waiting = self.list(lock.resource, Queue::Waiting).head;
+        let mut rest = if lock.queue == Queue::Converting { waiting } else { NIL };
+        while behind != NIL || rest != NIL {
+            let j = if behind == NIL { std::mem::replace(&mut rest, NIL) } else { behind };
+            self.changed.push(self.locks[j].id);
+            behind = self.locks[j].next;
+        }
     }
 
     /// `owner` is waited for: so are those that keep it waiting.
@@ -206,6 +238,7 @@ impl<P: Payload> Table<P> {
         if waits {
             self.waiting.insert((self.owner(i), i));
         }
+        self.note_change(i);
     }
 
     /// Counts lock `i` among those of its owner.

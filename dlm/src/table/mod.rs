@@ -66,6 +66,8 @@ pub struct Table<P> {
     hasher: DefaultHashBuilder,
     /// The locks in the converting and waiting queues, by owner.
     waiting: BTreeSet<(Owner, u32)>,
+    /// Locks that were queued, granted or given to another owner where somebody waits, since the last search for cycles.
+    changed: Vec<LockId>,
     /// How many locks each owner has, in any queue. Most that wait have no other lock.
     owned: HashMap<Owner, u32>,
     /// The epoch of LVB sequences written from now on, and the number of those so far.
@@ -91,6 +93,7 @@ impl<P: Payload> Table<P> {
             by_resource: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             waiting: BTreeSet::new(),
+            changed: Vec::new(),
             owned: HashMap::new(),
             epoch: Epoch::default(),
             lvb_writes: 0,
@@ -207,6 +210,7 @@ impl<P: Payload> Table<P> {
             self.count(i, false);
             let mut grant = self.give(i, given, alternative);
             self.count(i, true);
+            self.note_change(i);
             if grant.lvb == LvbTransfer::Written {
                 grant.lvb = self.update_lvb(r, lvb);
             }

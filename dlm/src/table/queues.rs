@@ -77,6 +77,7 @@ impl<P: Payload> Table<P> {
             _ => self.locks[before].prev = i,
         }
         self.count(i, true);
+        self.note_change(i);
     }
 
     /// Links lock `i` at the tail of the granted queue. (The kernel means to keep that queue sorted by mode; nothing
