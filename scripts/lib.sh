@@ -49,6 +49,7 @@ install_missing() {
     say "installing ${missing_packages[*]} with apt-get, which needs root"
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing_packages[@]}"
+    missing_packages=()
     hash -r
 }
 
