@@ -86,7 +86,7 @@ counters! {
     /// Writes of a dead host that landed late, within A2.
     late_writes_landed: 0;
     /// Writes lost with their host.
-    writes_lost: 1;
+    writes_lost: 0;
     /// Disk stalls, of all or of one host.
     stalls: 200;
     /// Partitions.
