@@ -206,10 +206,11 @@ impl Daemon<'_> {
         let incarnation = Incarnation(u64::from_le_bytes(random_bytes()?).max(1));
         let io = self.open_io()?;
         let path = note_path(&self.settings.socket);
-        let (note, uncertain) = BeatNote::open(&path, self.host.boot_id, lockstate.superblock().uuid, node)
-            .map_err(|e| Failure::new(Kind::Io, format_args!("{}: {e}", path.display())))?;
         let dead = Duration::from_millis(timing.dead_ms.into());
-        let ballots_from = uncertain.map_or(BootTime::default(), |ns| BootTime(ns) + dead);
+        let whose = (self.host.boot_id, lockstate.superblock().uuid, node);
+        let (note, ballots_from) = BeatNote::open(&path, whose, dead)
+            .map_err(|e| Failure::new(Kind::Io, format_args!("{}: {e}", path.display())))?;
+        let ballots_from = ballots_from.map(BootTime);
         let config = Config { ballots_from, ..self.core_config(node, incarnation, &*io)? };
         // Read after the guard was taken, which may have been another daemon's of this host a moment ago.
         let region = lockstate.read_heartbeats().map_err(disk_failure)?;
@@ -272,7 +273,7 @@ impl Daemon<'_> {
             boot_id: self.host.boot_id,
             host: self.host.name.clone(),
             incarnation,
-            ballots_from: BootTime::default(),
+            ballots_from: None,
             pid: std::process::id(),
             seed: u64::from_le_bytes(random_bytes()?),
             addresses: addresses::advertised(&self.settings.advertise, local_address(&self.peers)?),

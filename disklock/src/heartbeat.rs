@@ -93,6 +93,8 @@ struct Shared {
     /// The last image whose write ended in an error.
     failed: Option<(u64, IoFault)>,
     urgent: bool,
+    /// The core's word for the note, until it is in there.
+    ballots_from_ns: Option<u64>,
     stop: bool,
 }
 
@@ -173,6 +175,11 @@ impl HeartbeatThread {
         if urgent {
             self.link.wake();
         }
+    }
+
+    /// For the note, from the next write on: no ballot is cast before.
+    pub fn set_ballots_from(&self, ns: u64) {
+        self.link.lock().ballots_from_ns = Some(ns);
     }
 
     /// Begins a beat at once, or right after the one under way.
@@ -366,11 +373,15 @@ impl Worker {
     }
 
     fn write_own(&mut self) -> Option<BeatWrite> {
-        let (image, mut heartbeat) = {
-            let shared = self.link.lock();
+        let (image, mut heartbeat, ballots_from_ns) = {
+            let mut shared = self.link.lock();
+            let ballots_from_ns = shared.ballots_from_ns.take();
             let newest = shared.newest.as_ref()?;
-            (newest.id, newest.heartbeat.clone())
+            (newest.id, newest.heartbeat.clone(), ballots_from_ns)
         };
+        if let (Some(note), Some(ns)) = (&mut self.config.note, ballots_from_ns) {
+            note.core_votes_from(ns);
+        }
         if self.is_anothers(&heartbeat) {
             return None;
         }

@@ -1,8 +1,8 @@
 //! What a daemon leaves behind about its heartbeat writes, for the one that is started after it on the same boot.
 //!
 //! A heartbeat write that ended in an error, or was under way when its daemon was killed, may still land: the guard waits
-//! until the kernel has ended it, and an error is an end. Whoever starts then must not vote before it can land no more
-//! (`docs/decisions/009`). The note is a small file on a file system in memory: written without waiting for any
+//! until the kernel has ended it, and an error is an end. Whoever starts then must not vote before it can land no more,
+//! nor before the core of the daemon that was killed would have voted (`docs/decisions/009`). The note is a small file on a file system in memory: written without waiting for any
 //! disk, there after a `kill -9`, and gone with the boot.
 
 use crate::clock::boottime_ns;
@@ -11,30 +11,43 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
-const MAGIC: [u8; 8] = *b"mxnote01";
+const MAGIC: [u8; 8] = *b"mxnote02";
 /// Magic, boot, lockspace, node.
 const HEAD: usize = 8 + 16 + 16 + 4;
-/// The head, whether a write is under way, and when the last one ended that ended badly.
-const BYTES: usize = HEAD + 1 + 8;
+/// Whether a write is under way.
+const WRITING: usize = HEAD;
+/// When the last write ended that ended badly; 0: none did.
+const BAD: usize = WRITING + 1;
+/// No ballot before, by the core's word.
+const BALLOTS: usize = BAD + 8;
+const BYTES: usize = BALLOTS + 8;
 
 /// The note of a running daemon.
 #[derive(Debug)]
 pub struct BeatNote {
     file: File,
     bytes: [u8; BYTES],
+    dead: Duration,
+    /// What it says is the predecessor's, or caution: the core has not spoken yet, and no write has failed.
+    inherited: bool,
 }
 
 impl BeatNote {
-    /// Takes over the note at `path`, or begins one. Also says when the predecessor's last heartbeat write ended that
-    /// may still land, in ns of CLOCK_BOOTTIME; `None` if all are known to have ended well. Without a note of
-    /// this boot, lockspace and slot nothing is known: now.
+    /// Takes over the note at `path`, or begins one; `dead` is D. Also says from when on a ballot may be cast, in ns of
+    /// CLOCK_BOOTTIME, as far as it depends on the predecessor; 0: at once. `None`: without a note of this boot,
+    /// lockspace and slot nothing is known of one.
     ///
     /// The caller holds the guard of the slot, so that no other daemon writes the note.
     ///
     /// # Errors
     /// The file cannot be opened, read or written.
-    pub fn open(path: &Path, boot_id: Uuid, lockspace: Uuid, node: NodeId) -> io::Result<(BeatNote, Option<u64>)> {
+    pub fn open(
+        path: &Path,
+        (boot_id, lockspace, node): (Uuid, Uuid, NodeId),
+        dead: Duration,
+    ) -> io::Result<(BeatNote, Option<u64>)> {
         let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&MAGIC);
@@ -48,28 +61,48 @@ impl BeatNote {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
             Err(error) => return Err(error),
         };
-        let uncertain = match found && bytes[HEAD] == 0 {
-            true => Some(note_time(&bytes)).filter(|&at| at != 0),
-            false => Some(boottime_ns()),
-        };
-        bytes[..HEAD].copy_from_slice(&head);
-        bytes[HEAD] = 0;
-        bytes[HEAD + 1..].copy_from_slice(&uncertain.unwrap_or(0).to_le_bytes());
-        file.write_all_at(&bytes, 0)?;
-        Ok((BeatNote { file, bytes }, uncertain))
+        if !found {
+            bytes.fill(0);
+            bytes[..HEAD].copy_from_slice(&head);
+        }
+        if !found || bytes[WRITING] != 0 {
+            bytes[WRITING] = 0;
+            set_time(&mut bytes, BAD, boottime_ns());
+        }
+        let note = BeatNote { file, bytes, dead, inherited: true };
+        note.file.write_all_at(&note.bytes, 0)?;
+        let from = found.then(|| note.ballots_from());
+        Ok((note, from))
+    }
+
+    fn ballots_from(&self) -> u64 {
+        let bad = Some(time(&self.bytes, BAD)).filter(|&at| at != 0);
+        let after_bad = bad.map_or(0, |at| at.saturating_add(self.dead.as_nanos() as u64));
+        after_bad.max(time(&self.bytes, BALLOTS))
+    }
+
+    /// The core, which knows what the predecessor left and how the slot was taken, casts no ballot before. Kept with
+    /// the next write.
+    pub(crate) fn core_votes_from(&mut self, ns: u64) {
+        if std::mem::take(&mut self.inherited) {
+            set_time(&mut self.bytes, BAD, 0);
+        }
+        set_time(&mut self.bytes, BALLOTS, ns);
     }
 
     /// A heartbeat write is about to begin.
     pub(crate) fn begins(&mut self) {
-        self.bytes[HEAD] = 1;
+        self.bytes[WRITING] = 1;
         self.write();
     }
 
     /// It has ended.
     pub(crate) fn ended(&mut self, well: bool, now_ns: u64) {
-        self.bytes[HEAD] = 0;
+        self.bytes[WRITING] = 0;
         if !well {
-            self.bytes[HEAD + 1..].copy_from_slice(&now_ns.to_le_bytes());
+            self.inherited = false;
+            let bad = now_ns.max(time(&self.bytes, BAD));
+            set_time(&mut self.bytes, BAD, bad);
         }
         self.write();
     }
@@ -84,10 +117,14 @@ impl BeatNote {
     }
 }
 
-fn note_time(bytes: &[u8; BYTES]) -> u64 {
+fn time(bytes: &[u8; BYTES], at: usize) -> u64 {
     let mut time = [0; 8];
-    time.copy_from_slice(&bytes[HEAD + 1..]);
+    time.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(time)
+}
+
+fn set_time(bytes: &mut [u8; BYTES], at: usize, ns: u64) {
+    bytes[at..at + 8].copy_from_slice(&ns.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -96,6 +133,7 @@ mod tests {
 
     const BOOT: Uuid = Uuid([1; 16]);
     const SPACE: Uuid = Uuid([2; 16]);
+    const DEAD: Duration = Duration::from_nanos(1_000);
 
     fn node(slot: u32) -> NodeId {
         NodeId::new(slot).unwrap()
@@ -106,37 +144,44 @@ mod tests {
     fn tells_whether_a_write_may_still_land() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("note");
-        let open = || BeatNote::open(&path, BOOT, SPACE, node(3)).unwrap();
+        let open = || BeatNote::open(&path, (BOOT, SPACE, node(3)), DEAD).unwrap();
 
         let before = boottime_ns();
-        let (mut note, uncertain) = open();
-        assert!(uncertain.is_some_and(|at| at >= before), "nothing is known of a first start");
+        let (note, from) = open();
+        assert_eq!(from, None, "nothing is known of a first start");
         drop(note);
-        assert_eq!(open().1, uncertain, "nor by a second one");
+        let (mut note, from) = open();
+        assert!(from.is_some_and(|at| at >= before + 1_000), "and its core has said nothing: {from:?}");
 
-        std::fs::remove_file(&path).unwrap();
-        (note, _) = open();
-        note.bytes[HEAD + 1..].fill(0);
+        note.core_votes_from(0);
         note.begins();
         note.ended(true, 5);
         drop(note);
-        let (mut note, uncertain) = open();
-        assert_eq!(uncertain, None);
+        let (mut note, from) = open();
+        assert_eq!(from, Some(0), "all went well, and the core had nothing to wait for");
 
         note.begins();
         drop(note);
-        let (mut note, uncertain) = open();
-        assert!(uncertain.is_some_and(|at| at >= before), "killed while it wrote");
+        let (mut note, from) = open();
+        assert!(from.is_some_and(|at| at >= before + 1_000), "killed while it wrote");
 
+        note.core_votes_from(50);
         note.begins();
         note.ended(false, 77);
+        note.core_votes_from(60);
         note.begins();
         note.ended(true, 99);
         drop(note);
-        assert_eq!(open().1, Some(77), "a good write after it does not take a bad one back");
+        assert_eq!(open().1, Some(1_077), "neither a good write nor the core's word takes a bad write back");
+        let (mut note, _) = open();
+        note.core_votes_from(2_000);
+        note.begins();
+        note.ended(true, 99);
+        drop(note);
+        assert_eq!(open().1, Some(2_000), "what the core waited for");
         for (boot, space, slot) in [(SPACE, SPACE, 3), (BOOT, BOOT, 3), (BOOT, SPACE, 4)] {
-            let (_, other) = BeatNote::open(&path, boot, space, node(slot)).unwrap();
-            assert!(other.is_some_and(|at| at >= before), "the note is another one's");
+            let (_, other) = BeatNote::open(&path, (boot, space, node(slot)), DEAD).unwrap();
+            assert_eq!(other, None, "the note is another one's");
         }
     }
 }

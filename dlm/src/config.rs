@@ -21,9 +21,9 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// Seed of the core's generator (back-off times, session ids): from the system's entropy, or the simulator's seed.
     pub seed: u64,
-    /// No ballot before: until then a heartbeat write of the daemon that had this slot before, in this boot, may still land
-    /// (`docs/decisions/009`). Zero: all are known to have ended well.
-    pub ballots_from: BootTime,
+    /// No ballot before: what the daemon left that had this slot before, in this boot ([`crate::io::Output::BallotsFrom`],
+    /// and D after its last heartbeat write that may still land; `docs/decisions/009`). `None`: nothing is known of it.
+    pub ballots_from: Option<BootTime>,
     /// Where peers reach this node; at most 3.
     pub addresses: Vec<SocketAddr>,
     /// Whether silence for D counts as fenced (method `wait`); if not, only `fence-ack` frees a silent node's locks.

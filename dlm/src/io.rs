@@ -181,6 +181,12 @@ pub enum Output {
         /// Do not wait for the tick.
         urgent: bool,
     },
+    /// No ballot is cast before. To be kept, over a `kill -9` but not over a boot, for the daemon that takes this slot next:
+    /// [`crate::Config::ballots_from`]. Without an image that was written since it may be forgotten.
+    BallotsFrom {
+        /// That time.
+        from: BootTime,
+    },
     /// Begin a beat at once: something is to be seen on disk.
     Look,
     /// The lease page's contents: the lease runs until then; `None`: it is lost.

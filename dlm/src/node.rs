@@ -310,6 +310,7 @@ impl Core {
                 }
                 self.out.push_back(Output::Heartbeat { image, heartbeat, urgent });
             }
+            Action::BallotsFrom(from) => self.out.push_back(Output::BallotsFrom { from }),
             Action::Look => self.out.push_back(Output::Look),
             Action::SlotConfirmed => self.watch_peers(),
             Action::ViewLearned { view, own } => self.view_learned(view, own),

@@ -414,6 +414,7 @@ impl<'a> Owner<'a> {
                 self.page.set_incarnation(incarnation);
                 self.peers.set_incarnation(incarnation, inputs);
             }
+            Output::BallotsFrom { from } => self.heart.set_ballots_from(from.0),
             Output::Look => self.heart.look(),
             Output::Lease { until } => self.page.set(until),
             Output::ReadTable { io, first_slot, count } => self.table.read(io, first_slot, count, &mut *self.io),

@@ -38,7 +38,20 @@ impl Cluster {
         }
         self.warn_when_late(now);
         self.decide(now);
+        self.tell_ballots();
         self.flush(false);
+    }
+
+    /// What a daemon that is started in this slot after a `kill -9` must know (docs/decisions/009).
+    fn tell_ballots(&mut self) {
+        let Some(from) = self.claim.ballots_from().map(|from| from.max(self.proposer.banned_until.unwrap_or_default()))
+        else {
+            return;
+        };
+        if self.ballots_from_told != Some(from) {
+            self.ballots_from_told = Some(from);
+            self.actions.push_back(Action::BallotsFrom(from));
+        }
     }
 
     fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool, was_silent: bool) {

@@ -286,6 +286,11 @@ impl Claim {
         self.is_confirmed() && self.votes_from.is_some_and(|from| from <= now)
     }
 
+    /// No ballot before, as far as the claim goes; `None` as long as that is not known.
+    pub(super) fn ballots_from(&self) -> Option<BootTime> {
+        self.votes_from
+    }
+
     pub(super) fn votes_from(&self) -> Option<BootTime> {
         self.votes_from.filter(|_| self.is_confirmed())
     }

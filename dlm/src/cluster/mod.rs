@@ -61,6 +61,8 @@ pub enum Action {
         /// Begin a beat at once.
         urgent: bool,
     },
+    /// No ballot is cast before; for the next daemon in this slot (docs/decisions/009).
+    BallotsFrom(BootTime),
     /// Begin a beat at once: something is to be seen on disk.
     Look,
     /// The slot was read back, for as long as its claim asks: it is ours.
@@ -182,6 +184,8 @@ pub struct Cluster {
     next_look: Option<BootTime>,
     /// The newest image was handed out without hurry.
     waits_for_tick: bool,
+    /// What the driver was told to keep for the next daemon.
+    ballots_from_told: Option<BootTime>,
     late_warned: bool,
     silent_reported: NodeSet,
     blocked_reported: NodeSet,
@@ -215,8 +219,10 @@ impl Cluster {
             ..Heartbeat::empty(node, &config.superblock, Epoch(0))
         };
         let mut proposer = Proposer::new(node);
-        if candidate.kind == ClaimKind::OwnSameBoot {
-            proposer.ban(config.ballots_from);
+        match config.ballots_from {
+            Some(from) => proposer.ban(from),
+            None if candidate.kind == ClaimKind::OwnSameBoot => proposer.ban(now + dead),
+            None => {}
         }
         Cluster {
             identity: Identity { node, incarnation: config.incarnation, template },
@@ -252,6 +258,7 @@ impl Cluster {
             watched: [None; MAX_NODES],
             next_look: None,
             waits_for_tick: false,
+            ballots_from_told: None,
             late_warned: false,
             silent_reported: NodeSet::EMPTY,
             blocked_reported: NodeSet::EMPTY,

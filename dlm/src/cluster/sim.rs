@@ -47,7 +47,7 @@ pub(super) fn config(host: u8, boot: u8, incarnation: u64) -> Config {
         incarnation: Incarnation(incarnation),
         seed: incarnation,
         addresses: Vec::new(),
-        ballots_from: BootTime::default(),
+        ballots_from: Some(BootTime::default()),
         fence_wait: true,
         orphan_lifetime_ms: 30_000,
         clear_behind_ms: 100,

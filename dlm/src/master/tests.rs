@@ -89,7 +89,7 @@ impl Rig {
             incarnation: Incarnation(90),
             seed: 5,
             addresses: vec![],
-            ballots_from: BootTime::default(),
+            ballots_from: Some(BootTime::default()),
             fence_wait: true,
             orphan_lifetime_ms: 2_000,
             clear_behind_ms: 100,

@@ -65,7 +65,7 @@ impl Solo {
             incarnation: Incarnation(77),
             seed: 5,
             addresses: vec![],
-            ballots_from: BootTime::default(),
+            ballots_from: Some(BootTime::default()),
             fence_wait: true,
             orphan_lifetime_ms: 2_000,
             clear_behind_ms,

@@ -344,7 +344,7 @@ impl World {
             incarnation,
             seed: mix(incarnation.0),
             addresses: vec![std::net::SocketAddr::from(([10, 0, 0, host as u8 + 1], 7600))],
-            ballots_from: BootTime::default(),
+            ballots_from: None,
             fence_wait: self.setup.fence_wait,
             orphan_lifetime_ms: 30_000,
             clear_behind_ms: self.setup.clear_behind_ms,

@@ -140,12 +140,38 @@ fn a_restarted_daemon_inherits_the_ban() {
     let mut disk = with_view(view(110, 0, &[0]));
     let own = disk[0].as_mut().unwrap();
     (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - R).0);
-    let config = Config { ballots_from: Bench::at(100_000 + D), ..config(0, 0, 1_000) };
+    let config = Config { ballots_from: Some(Bench::at(100_000 + D)), ..config(0, 0, 1_000) };
     let mut bench = Bench::with(&config, ClaimKind::OwnSameBoot, disk);
     bench.run(D - R / 4);
     assert!(bench.cluster.is_slot_confirmed() && bench.own().block == Block::default());
     bench.run(R);
     assert!(bench.cluster.is_master(bench.now()));
+}
+
+/// What the driver is told to keep for the next daemon of the slot: nothing to wait for on a fresh lockstate, D after
+/// the claim of another slot, and D after a write that failed (docs/decisions/009).
+#[test]
+fn the_next_daemon_is_told_from_when_it_may_vote() {
+    let told = |bench: &Bench| {
+        bench.log.iter().rev().find_map(|action| match action {
+            Action::BallotsFrom(from) => Some(*from),
+            _ => None,
+        })
+    };
+    let mut bench = Bench::new(fresh_region(100));
+    assert_eq!(told(&bench), None);
+    let began = bench.now();
+    bench.run(R);
+    assert!(told(&bench).is_some_and(|from| from >= began && from <= bench.now()), "a fresh lockstate");
+    let failed = bench.write().map(|write| BeatWrite { result: Err(IoFault::Failed("no".into())), ..write });
+    let read = bench.read();
+    bench.deliver(failed, Some(Ok(read)));
+    assert_eq!(told(&bench), Some(bench.now() + Duration::from_millis(D)));
+
+    let mut bench = Bench::new(with_view(view(110, 1, &[1])));
+    let began = bench.now();
+    bench.run_with(R, |bench| bench.beats(1));
+    assert!(told(&bench).is_some_and(|from| from >= began + Duration::from_millis(D)), "a slot of others");
 }
 
 /// A restarted daemon is a member again, and a master that was restarted is master again, well before the leases of

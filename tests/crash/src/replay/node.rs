@@ -106,7 +106,7 @@ impl World<'_> {
             incarnation,
             seed: incarnation.0,
             addresses: vec![std::net::SocketAddr::from(([10, 77, 0, host as u8 + 1], 7600))],
-            ballots_from: BootTime::default(),
+            ballots_from: Some(BootTime::default()),
             fence_wait: true,
             orphan_lifetime_ms: crate::lab::ORPHAN_LIFETIME_MS,
             clear_behind_ms: crate::lab::CLEAR_BEHIND_MS,
@@ -233,6 +233,8 @@ impl World<'_> {
                     self.beat_soon(host);
                 }
             }
+            // No daemon of the replay is killed with a write under way.
+            Output::BallotsFrom { .. } => {}
             Output::Look => self.beat_soon(host),
             Output::Lease { until } => self.hosts[host].page = until,
             Output::WriteRecord { io, slot, image, deadline } => {

@@ -11,6 +11,8 @@ use mxlock_format::Heartbeat;
 #[derive(Default)]
 pub struct Thread {
     pub(super) newest: Option<(ImageId, Box<Heartbeat>)>,
+    /// For the note, from the next write on.
+    pub(super) ballots_from: Option<BootTime>,
     hb_seq: u64,
     busy: bool,
     urgent: bool,
@@ -101,7 +103,10 @@ impl World {
         let write = BeatWrite { image: *image, hb_seq: thread.hb_seq, started: boot.boot, result: Ok(()) };
         thread.write = Some(write);
         let (node, sector) = (stamped.node, Box::new(stamped.encode()));
-        self.hosts[host].note.get_or_insert_default().writing = true;
+        let told = thread.ballots_from.take();
+        if let Some(note) = &mut self.hosts[host].note {
+            note.begins(told);
+        }
         self.write_disk(host, run, Purpose::Beat, vec![Piece::Heartbeat(node, sector)]);
     }
 
@@ -113,10 +118,8 @@ impl World {
         }
         let failed = result.is_err();
         let boot = self.hosts[host].clock.boot(self.now);
-        let note = self.hosts[host].note.get_or_insert_default();
-        note.writing = false;
-        if failed {
-            note.bad = Some(boot);
+        if let Some(note) = &mut self.hosts[host].note {
+            note.ended(!failed, boot);
         }
         let Some(daemon) = self.daemon(host, run) else { return };
         if !failed {

@@ -33,6 +33,7 @@ impl World {
                     self.beat_soon(host);
                 }
             }
+            Output::BallotsFrom { from } => daemon.thread.ballots_from = Some(from),
             Output::Look => self.beat_soon(host),
             Output::Lease { until } => self.set_page(host, run, until),
             Output::WriteRecord { io, slot, image, deadline } => {

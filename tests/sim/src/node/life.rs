@@ -72,14 +72,8 @@ impl World {
         let incarnation = Incarnation(dice.bits() | 1);
         let mut config = self.config(host, node, incarnation);
         let me = &mut self.hosts[host];
-        let uncertain = match me.note {
-            Some(BeatNote { writing: false, bad }) => bad,
-            Some(BeatNote { writing: true, .. }) | None => Some(me.clock.boot(now)),
-        };
-        me.note = Some(BeatNote { writing: false, bad: uncertain });
-        if let Some(at) = uncertain {
-            config.ballots_from = at + Duration::from_millis(self.timing.dead_ms.into());
-        }
+        let dead = Duration::from_millis(self.timing.dead_ms.into());
+        config.ballots_from = BeatNote::open(&mut me.note, node, me.clock.boot(now), dead);
         if let Ok(old) = &region[node.index()]
             && !matches!(old.state, NodeState::Empty)
             && old.node_uuid != me.node_uuid

@@ -22,6 +22,7 @@ use mxlock_dlm::io::{ConnId, Input, IoId};
 use mxlock_dlm::time::BootTime;
 use mxlock_format::{Incarnation, NodeId, Uuid, View};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// A machine.
 pub struct Host {
@@ -62,12 +63,41 @@ pub struct Host {
 }
 
 /// `disklock/src/note.rs` in the fake world.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct BeatNote {
-    /// A heartbeat write is under way.
-    pub writing: bool,
-    /// When the last one ended that ended badly.
-    pub bad: Option<BootTime>,
+    node: NodeId,
+    writing: bool,
+    bad: Option<BootTime>,
+    ballots: BootTime,
+    inherited: bool,
+}
+
+impl BeatNote {
+    fn open(note: &mut Option<BeatNote>, node: NodeId, now: BootTime, dead: Duration) -> Option<BootTime> {
+        let old = note.filter(|note| note.node == node);
+        let bad = old.map_or(Some(now), |old| if old.writing { Some(now) } else { old.bad });
+        let ballots = old.map_or(BootTime::default(), |old| old.ballots);
+        *note = Some(BeatNote { node, writing: false, bad, ballots, inherited: true });
+        old.map(|_| bad.map_or(BootTime::default(), |at| at + dead).max(ballots))
+    }
+
+    fn begins(&mut self, core_votes_from: Option<BootTime>) {
+        if let Some(from) = core_votes_from {
+            self.ballots = from;
+            if std::mem::take(&mut self.inherited) {
+                self.bad = None;
+            }
+        }
+        self.writing = true;
+    }
+
+    fn ended(&mut self, well: bool, now: BootTime) {
+        self.writing = false;
+        if !well {
+            self.bad = Some(now);
+            self.inherited = false;
+        }
+    }
 }
 
 /// What is paused.
