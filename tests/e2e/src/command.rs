@@ -46,7 +46,10 @@ impl Said {
     pub fn refused(&self, code: i32, what: &str) {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
         let last = self.err.lines().last().unwrap_or_default();
-        assert!(last.starts_with("mxlock"), "the last line does not say who speaks: {last:?}");
+        assert!(
+            last.starts_with("mxlock") || last.starts_with("mxflock"),
+            "the last line does not say who speaks: {last:?}"
+        );
         assert!(last.contains(what), "{what:?} is not in {last:?}");
         for dump in ["panicked", "RUST_BACKTRACE", "Error {", "Os {"] {
             assert!(!self.err.contains(dump), "a dump: {}", self.err);

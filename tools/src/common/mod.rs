@@ -1,6 +1,7 @@
-//! What the three programs share.
+//! What the programs share.
 
 pub mod app;
+pub(crate) mod ending;
 pub mod failure;
 pub mod json;
 pub mod man;

@@ -105,19 +105,19 @@ pub(crate) enum Command {
     },
     /// A three-node cluster on this machine, shown working and failing over
     Demo(Demo),
-    /// Write the man pages of mxlock, mxlock-inspect and mxlock-bench into a directory
+    /// Write the man pages of mxlock, mxflock, mxlock-inspect and mxlock-bench into a directory
     #[command(hide = true)]
     Man {
         /// An existing directory
         directory: PathBuf,
     },
-    /// Print the shell completions of mxlock, mxlock-inspect or mxlock-bench
+    /// Print the shell completions of mxlock, mxflock, mxlock-inspect or mxlock-bench
     #[command(hide = true)]
     Completions {
         /// bash, zsh, fish, elvish or powershell
         shell: clap_complete::Shell,
         /// Of which program
-        #[arg(default_value = "mxlock", value_parser = ["mxlock", "mxlock-inspect", "mxlock-bench"])]
+        #[arg(default_value = "mxlock", value_parser = super::PROGRAMS)]
         program: String,
     },
 }
@@ -138,13 +138,13 @@ pub(crate) struct HowToLock {
     #[arg(short, long, conflicts_with = "exclusive")]
     shared: bool,
     /// Exclusive: mode EX, the default
-    #[arg(short = 'x', long)]
+    #[arg(short = 'x', visible_short_alias = 'e', long)]
     exclusive: bool,
     /// Fail at once if it is held in a conflicting mode
-    #[arg(short, long, conflicts_with = "wait")]
+    #[arg(short, long, visible_aliases = ["nb", "nonblocking"], conflicts_with = "wait")]
     pub(crate) nonblock: bool,
     /// Fail if it is not granted within this time
-    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(short = 'w', long, visible_alias = "timeout", value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) wait: Option<Duration>,
 }
 
@@ -178,6 +178,7 @@ EXAMPLES
   mxlock run backup -- backup.sh
   mxlock run -s -w 2.5 config -- cat /shared/config
   mxlock run -n -E 99 nightly -- nightly.sh
+  mxlock run nightly -c 'nightly.sh | logger'
   mxlock run --file /shared/data.db -- sqlite3 /shared/data.db
   mxlock run --range 0-4095 image -- dd if=block of=image conv=notrunc
   mxlock run --on-bast USR1 cache -- cache-server";
@@ -209,12 +210,27 @@ pub(crate) struct Run {
     /// Write `granted`, `not-granted`, `lost` or `exit N` to this open descriptor, a line each
     #[arg(long, value_name = "N")]
     pub(crate) status_fd: Option<u32>,
+    /// Say how long it took to get the locks
+    #[arg(long)]
+    pub(crate) verbose: bool,
+    /// Run this line with $SHELL, or /bin/sh
+    #[arg(short = 'c', long = "command", value_name = "LINE", conflicts_with = "command")]
+    line: Option<OsString>,
     /// What to lock; several names are taken in one fixed order
     #[arg(required_unless_present = "file")]
     pub(crate) name: Vec<OsString>,
     /// What to run
-    #[arg(last = true, required = true, value_names = ["COMMAND", "ARG"])]
-    pub(crate) command: Vec<OsString>,
+    #[arg(last = true, required_unless_present = "line", value_names = ["COMMAND", "ARG"])]
+    command: Vec<OsString>,
+}
+
+impl Run {
+    /// What to run, with its arguments.
+    pub(crate) fn command(&self) -> Vec<OsString> {
+        let Some(line) = &self.line else { return self.command.clone() };
+        let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+        vec![shell.unwrap_or_else(|| "/bin/sh".into()), "-c".into(), line.clone()]
+    }
 }
 
 const LOCK_HELP: &str = "\
@@ -332,7 +348,7 @@ mod tests {
         assert_eq!(run.orphan, Some(Duration::from_secs(30)));
         assert_eq!(run.on_bast, Some(Signal::SIGUSR1));
         assert_eq!(run.name, ["a", "b"]);
-        assert_eq!(run.command, ["cmd", "-x", "--y"]);
+        assert_eq!(run.command(), ["cmd", "-x", "--y"]);
     }
 
     #[test]
@@ -345,6 +361,20 @@ mod tests {
         for wrong in ["run -m XX a -- c", "run -s -x a -- c", "run -m PR -s a -- c", "run -n -w 1 a -- c"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// flock(1)'s other words for the same, and its way to give a line for the shell.
+    #[test]
+    fn run_understands_what_flock_does() {
+        for line in ["run --nb a -- c", "run --nonblocking a -- c"] {
+            assert_eq!(run(line).how.timeout(), Some(Duration::ZERO), "{line}");
+        }
+        assert_eq!(run("run --timeout 2 -e a -- c").how.timeout(), Some(Duration::from_secs(2)));
+        let line = run("run a b -c word --verbose");
+        assert_eq!((line.name.len(), line.verbose), (2, true));
+        assert_eq!(line.command()[1..], ["-c", "word"]);
+        assert!(parse("run a -c word -- c").is_err());
+        assert!(parse("run -e -s a -- c").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod admin;
 mod cli;
 mod connect;
 mod demo;
-mod file_id;
+pub(crate) mod file_id;
 mod lock;
 mod report;
 mod run;
@@ -49,8 +49,12 @@ fn command(cli: Cli) -> Outcome {
     }
 }
 
+/// All programs that have a man page and completions.
+const PROGRAMS: [&str; 4] = ["mxlock", "mxflock", "mxlock-inspect", "mxlock-bench"];
+
 fn definition(program: &str) -> clap::Command {
     match program {
+        "mxflock" => crate::mxflock::definition(),
         "mxlock-inspect" => crate::inspect::Cli::command(),
         "mxlock-bench" => crate::bench::Cli::command(),
         _ => Cli::command(),
@@ -58,7 +62,7 @@ fn definition(program: &str) -> clap::Command {
 }
 
 fn man_pages(directory: &Path) -> Outcome {
-    for program in ["mxlock", "mxlock-inspect", "mxlock-bench"] {
+    for program in PROGRAMS {
         man::write_pages(definition(program), directory)?;
     }
     Ok(0)
@@ -85,13 +89,15 @@ mod tests {
     fn man_pages_and_completions_for_all_programs() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(man_pages(directory.path()), Ok(0));
-        for page in ["mxlock.1", "mxlock-run.1", "mxlock-fence-ack.1", "mxlock-inspect.1", "mxlock-bench.1"] {
+        for page in
+            ["mxlock.1", "mxlock-run.1", "mxlock-fence-ack.1", "mxflock.1", "mxlock-inspect.1", "mxlock-bench.1"]
+        {
             let text = std::fs::read_to_string(directory.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
             assert!(text.contains("\n.SH EXAMPLES\n") && text.contains("\n.SH \"EXIT STATUS\"\n"), "{page}: {text}");
         }
         assert!(!directory.path().join("mxlock-man.1").exists(), "hidden");
         assert_eq!(man_pages(Path::new("/nonexistent/x")).unwrap_err().code, Code::CannotCreate);
-        for program in ["mxlock", "mxlock-inspect", "mxlock-bench"] {
+        for program in PROGRAMS {
             let script = app::completions(definition(program), clap_complete::Shell::Bash);
             assert!(script.contains(&format!(" -o bashdefault -o default {program}\n")), "{script}");
         }

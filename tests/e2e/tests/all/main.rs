@@ -5,6 +5,7 @@ mod bad_lockstate;
 mod bad_start;
 mod counter;
 mod failover;
+mod flock;
 mod handover;
 mod libdlm;
 mod locking;

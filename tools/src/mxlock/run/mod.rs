@@ -7,7 +7,7 @@ mod watch;
 use super::cli::{Adopt, Global, Run};
 use super::connect::connect;
 use super::file_id;
-use crate::common::app::Outcome;
+use crate::common::app::{Outcome, say};
 use crate::common::failure::{Code, Failure, without_os_code};
 use crate::common::names::{join_for_environment, resource};
 use mxlock_client::{Client, ClientError, Event as ClientEvent, Lock, LockSpec, UNLOCK_OP};
@@ -39,10 +39,14 @@ pub(super) fn run(global: &Global, run: &Run) -> Outcome {
     let refused = |_: &Failure| status.write(Event::NotGranted);
     let targets = targets(global, run).inspect_err(refused)?;
     let client = connect(global, None).inspect_err(refused)?;
+    let started = Instant::now();
     let locks = acquire(&client, run, &targets).inspect_err(refused)?;
+    if run.verbose {
+        say("mxlock", &format!("getting the locks took {:.6} seconds", started.elapsed().as_secs_f64()));
+    }
     // The first lock may have been lost while the last one was waited for.
     still_held(&locks).inspect_err(refused)?;
-    hold(&client, locks, &targets, &Job { command: &run.command, on_bast: run.on_bast, status: &status })
+    hold(&client, locks, &targets, &Job { command: &run.command(), on_bast: run.on_bast, status: &status })
 }
 
 /// `mxlock adopt`.

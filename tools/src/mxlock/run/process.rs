@@ -5,12 +5,12 @@
 //! them can hide from [`Family::signal`] by letting its parent die.
 #![allow(unsafe_code)]
 
+use crate::common::ending::descendants;
 use nix::errno::Errno;
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid};
-use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -124,38 +124,6 @@ pub(in crate::mxlock) fn die_with_parent(command: &mut Command, signal: Signal) 
     }
 }
 
-/// All descendants of a process that run, by the parents that /proc shows.
-fn descendants(ancestor: Pid) -> Vec<Pid> {
-    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(parent) = parent_of_running(pid) {
-            children.entry(parent).or_default().push(Pid::from_raw(pid));
-        }
-    }
-    let mut found = children.remove(&ancestor).unwrap_or_default();
-    let mut next = 0;
-    while let Some(&pid) = found.get(next) {
-        found.extend(children.remove(&pid).unwrap_or_default());
-        next += 1;
-    }
-    found
-}
-
-/// The parent of a process; `None` when there is none such, or it is a zombie.
-fn parent_of_running(pid: i32) -> Option<Pid> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, can hold anything.
-    let after_name = stat.iter().rposition(|&b| b == b')')? + 1;
-    let text = std::str::from_utf8(&stat[after_name..]).ok()?;
-    let mut fields = text.split_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.next()?.parse().ok().map(Pid::from_raw)
-}
-
 /// A duplicate of an inherited descriptor, both closed on exec: COMMAND does not inherit it.
 ///
 /// # Errors
@@ -178,29 +146,6 @@ pub(super) fn take_descriptor(number: u32) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A process whose name has parentheses and blanks does not confuse the parser.
-    #[test]
-    fn this_process_has_its_parent() {
-        assert_eq!(parent_of_running(getpid().as_raw()), Some(getppid()));
-        assert_eq!(parent_of_running(-1), None);
-    }
-
-    #[test]
-    fn grandchildren_are_descendants() {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "sleep 1000 & echo started; wait"]);
-        let mut shell = shell.stdout(std::process::Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        io::BufRead::read_line(&mut io::BufReader::new(shell.stdout.take().unwrap()), &mut line).unwrap();
-        let pid = Pid::from_raw(shell.id() as i32);
-        let below = descendants(pid);
-        assert_eq!(below.len(), 1, "the sleep");
-        assert!(descendants(getpid()).contains(&below[0]));
-        let _ = kill(below[0], Signal::SIGKILL);
-        shell.wait().unwrap();
-        assert_eq!(descendants(pid), []);
-    }
 
     #[test]
     fn a_closed_descriptor_is_refused() {

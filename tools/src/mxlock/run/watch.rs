@@ -2,8 +2,9 @@
 
 use super::process::{Ended, FORWARDED, Family, watched_signals};
 use crate::common::app::say;
+use crate::common::ending::kill_time_ns;
 use crate::common::failure::Failure;
-use mxlock_client::{Client, Event, Lease, boottime_ns};
+use mxlock_client::{Client, Event, boottime_ns};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -132,32 +133,5 @@ impl<'a> Watch<'a> {
             }
             self.take_signals();
         }
-    }
-}
-
-/// When SIGKILL is due. A lock can also be lost while the lease goes on (administrator): then the time counts from now.
-fn kill_time_ns(lease: &Lease, now_ns: u64) -> u64 {
-    kill_time(lease.deadline_ns(), now_ns, lease.grace())
-}
-
-fn kill_time(deadline_ns: u64, now_ns: u64, grace: Duration) -> u64 {
-    let lost_at_ns = if deadline_ns == 0 { now_ns } else { deadline_ns.min(now_ns) };
-    lost_at_ns.saturating_add(grace.as_nanos() as u64 / 4 * 3)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Section 5: COMMAND must be gone by deadline + grace, also when this process was paused in between.
-    #[test]
-    fn the_kill_comes_within_the_grace_time_of_the_deadline() {
-        let grace = Duration::from_secs(4);
-        let second = 1_000_000_000;
-        assert_eq!(kill_time(10 * second, 10 * second, grace), 13 * second);
-        assert_eq!(kill_time(10 * second, 12 * second, grace), 13 * second, "noticed late");
-        assert_eq!(kill_time(10 * second, 99 * second, grace), 13 * second, "noticed after a long pause: at once");
-        assert_eq!(kill_time(90 * second, 10 * second, grace), 13 * second, "released by an administrator");
-        assert_eq!(kill_time(0, 10 * second, grace), 13 * second, "the page says only that the lease is lost");
     }
 }

@@ -1,0 +1,5 @@
+//! `mxflock`; see `mxlock_tools::mxflock`.
+
+fn main() -> std::process::ExitCode {
+    mxlock_tools::mxflock::main()
+}
