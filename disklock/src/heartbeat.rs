@@ -83,6 +83,7 @@ pub struct HeartbeatConfig {
 struct Image {
     id: u64,
     heartbeat: Heartbeat,
+    begin_by_ns: Option<u64>,
 }
 
 #[derive(Default)]
@@ -158,18 +159,19 @@ impl HeartbeatThread {
 
     /// Hands over a newer image; the thread stamps `hb_seq`, `timestamp_ms` and `boottime_ns`. It is written by the
     /// next beat that begins; `urgent`: at once, or right after the beat under way. An image that was never written
-    /// is forgotten when a newer one comes.
+    /// is forgotten when a newer one comes. `begin_by_ns`: as long as this thread has written nothing, the write is not
+    /// begun after this time of CLOCK_BOOTTIME, but ends as [`IoFault::Expired`].
     ///
     /// # Panics
     /// If `image` is not above the last one, or the heartbeat is not one that can be encoded.
-    pub fn publish(&self, image: u64, heartbeat: Heartbeat, urgent: bool) {
+    pub fn publish(&self, image: u64, heartbeat: Heartbeat, urgent: bool, begin_by_ns: Option<u64>) {
         if let Err(fault) = heartbeat.check() {
             panic!("image {image} of the own heartbeat cannot be written: {fault}");
         }
         let mut shared = self.link.lock();
         let last = shared.newest.as_ref().map_or(0, |newest| newest.id);
         assert!(image > last, "image {image} is not newer than {last}");
-        shared.newest = Some(Image { id: image, heartbeat });
+        shared.newest = Some(Image { id: image, heartbeat, begin_by_ns });
         shared.urgent |= urgent;
         drop(shared);
         if urgent {
@@ -194,7 +196,7 @@ impl HeartbeatThread {
     /// [`PublishError`], when the image may not be on disk.
     pub fn publish_and_wait(&self, image: u64, heartbeat: Heartbeat, timeout: Duration) -> Result<(), PublishError> {
         let until = Instant::now() + timeout;
-        self.publish(image, heartbeat, true);
+        self.publish(image, heartbeat, true, None);
         let mut shared = self.link.lock();
         loop {
             if shared.written >= image {
@@ -373,11 +375,11 @@ impl Worker {
     }
 
     fn write_own(&mut self) -> Option<BeatWrite> {
-        let (image, mut heartbeat, ballots_from_ns) = {
+        let (image, mut heartbeat, begin_by_ns, ballots_from_ns) = {
             let mut shared = self.link.lock();
             let ballots_from_ns = shared.ballots_from_ns.take();
             let newest = shared.newest.as_ref()?;
-            (newest.id, newest.heartbeat.clone(), ballots_from_ns)
+            (newest.id, newest.heartbeat.clone(), newest.begin_by_ns, ballots_from_ns)
         };
         if let (Some(note), Some(ns)) = (&mut self.config.note, ballots_from_ns) {
             note.core_votes_from(ns);
@@ -385,8 +387,12 @@ impl Worker {
         if self.is_anothers(&heartbeat) {
             return None;
         }
-        self.hb_seq += 1;
         let started_ns = boottime_ns();
+        if self.wrote_ns.is_none() && begin_by_ns.is_some_and(|by| started_ns > by) {
+            let (hb_seq, result) = (self.hb_seq, Err(IoFault::Expired));
+            return Some(BeatWrite { image, hb_seq, started_ns, ended_ns: started_ns, result });
+        }
+        self.hb_seq += 1;
         heartbeat.hb_seq = self.hb_seq;
         heartbeat.timestamp_ms = realtime_ms();
         heartbeat.boottime_ns = started_ns;

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Fixture, fixture, node};
 use crossbeam_channel::{Receiver, unbounded};
-use mxlock_disklock::io::{Backend, RecordWrite, open_event_loop};
+use mxlock_disklock::io::{Backend, IoFault, RecordWrite, open_event_loop};
 use mxlock_disklock::{Beat, HeartbeatConfig, HeartbeatThread, PublishError, boottime_ns};
 use mxlock_format::{Fault, Heartbeat, NodeState, SectorSize};
 use nix::sys::eventfd::EventFd;
@@ -74,7 +74,7 @@ fn a_beat_writes_then_reads() {
 
         let mut last_seq = 0;
         for n in 1..=5 {
-            running.thread.publish(n, image(&fixture, n * 10), true);
+            running.thread.publish(n, image(&fixture, n * 10), true, None);
             let beat = beat_of(&running, n);
             let (write, read) = (beat.write.unwrap(), beat.read.unwrap());
             assert_eq!((write.image, write.result), (n, Ok(())));
@@ -104,7 +104,7 @@ fn only_the_newest_image_is_written() {
     let fixture = fixture(64, SectorSize::S512);
     let running = start(&fixture, Duration::from_secs(3600), true);
     for n in 1..=500 {
-        running.thread.publish(n, image(&fixture, n), true);
+        running.thread.publish(n, image(&fixture, n), true, None);
     }
     let last = beat_of(&running, 500);
     assert_eq!(last.read.unwrap().region[OWN as usize].as_ref().unwrap().lock_count, 500);
@@ -115,9 +115,28 @@ fn only_the_newest_image_is_written() {
         seen = (write.image, write.hb_seq);
     }
     // Not urgent: it waits for its tick, or for whoever looks.
-    running.thread.publish(501, image(&fixture, 501), false);
+    running.thread.publish(501, image(&fixture, 501), false, None);
     running.thread.look();
     beat_of(&running, 501);
+}
+
+/// The first write is not begun after its time, and is when a new look has given it more; later ones have no such bound
+/// (docs/decisions/012).
+#[test]
+fn a_first_write_is_not_begun_late() {
+    let fixture = fixture(64, SectorSize::S512);
+    let running = start(&fixture, Duration::from_secs(3600), true);
+    let now = boottime_ns();
+    running.thread.publish(1, image(&fixture, 1), true, Some(now - 1));
+    let beat = beat_of(&running, 1);
+    assert_eq!(beat.write.unwrap().result, Err(IoFault::Expired));
+    assert_eq!(beat.read.unwrap().region[OWN as usize], fixture.lockstate.heartbeats()[OWN as usize]);
+    for (n, by) in [(2, now + 3_600_000_000_000), (3, now - 1)] {
+        running.thread.publish(n, image(&fixture, n), true, Some(by));
+        let beat = beat_of(&running, n);
+        assert_eq!(beat.write.unwrap().result, Ok(()));
+        assert_eq!(beat.read.unwrap().region[OWN as usize].as_ref().unwrap().lock_count, n);
+    }
 }
 
 /// Section 5: every R, on an absolute schedule.
@@ -126,7 +145,7 @@ fn beats_come_every_r() {
     let fixture = fixture(64, SectorSize::S512);
     let renew = Duration::from_millis(20);
     let running = start(&fixture, renew, true);
-    running.thread.publish(1, image(&fixture, 1), false);
+    running.thread.publish(1, image(&fixture, 1), false, None);
     let began = Instant::now();
     let first = beat_of(&running, 1).write.unwrap();
     while beat_of(&running, 1).write.unwrap().hb_seq < first.hb_seq + 25 {}
@@ -139,7 +158,7 @@ fn beats_come_every_r() {
 fn a_core_that_stands_still_is_not_covered_for() {
     let fixture = fixture(64, SectorSize::S512);
     let running = start(&fixture, Duration::from_millis(50), false);
-    running.thread.publish(1, image(&fixture, 1), true);
+    running.thread.publish(1, image(&fixture, 1), true, None);
     // It covers for 2R after the last sign, and not longer.
     let silent_since = running.core_alive.load(Ordering::Acquire);
     let until = Instant::now() + SOON;
@@ -199,7 +218,7 @@ fn one_bad_sector_costs_no_other() {
     file.write_all_at(&[0xff; 20], 3 * 512).unwrap();
     // The file ends in the middle of the region: the sectors behind cannot be read.
     file.set_len(60 * 512).unwrap();
-    running.thread.publish(1, image(&fixture, 1), true);
+    running.thread.publish(1, image(&fixture, 1), true, None);
     let region = beat_of(&running, 1).read.unwrap().region;
     for (i, sector) in region.iter().enumerate() {
         match i {
@@ -218,7 +237,7 @@ fn a_purge_does_not_starve_the_heartbeat() {
     let (renew, lease) = (Duration::from_millis(500), Duration::from_secs(2));
     for backend in [Backend::Uring, Backend::Threads] {
         let running = start(&fixture, renew, true);
-        running.thread.publish(1, image(&fixture, 1), true);
+        running.thread.publish(1, image(&fixture, 1), true, None);
         let mut starts = vec![beat_of(&running, 1).write.unwrap().started_ns];
         let file = fixture.lockstate.duplicate_file().unwrap();
         let mut io = open_event_loop(backend, file, fixture.lockstate.geometry()).unwrap();

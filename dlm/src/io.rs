@@ -30,7 +30,7 @@ pub type Region = [Result<Heartbeat, HeartbeatError>; MAX_NODES];
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum IoFault {
     /// The deadline had passed before it was issued: nothing was written.
-    #[error("not issued: the lease had ended")]
+    #[error("not issued: its time had passed")]
     Expired,
     /// It ended in an error: what is on disk is not known.
     #[error("{0}")]
@@ -180,6 +180,9 @@ pub enum Output {
         heartbeat: Box<Heartbeat>,
         /// Do not wait for the tick.
         urgent: bool,
+        /// As long as this daemon has written nothing: not to be begun after this ([`IoFault::Expired`]). Whoever takes a
+        /// slot writes soon after it looked there.
+        begin_by: Option<BootTime>,
     },
     /// No ballot is cast before. To be kept, over a `kill -9` but not over a boot, for the daemon that takes this slot next:
     /// [`crate::Config::ballots_from`]. Without an image that was written since it may be forgotten.

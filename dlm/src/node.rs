@@ -304,11 +304,11 @@ impl Core {
     fn carry_out(&mut self, action: Action) {
         let now = self.now;
         match action {
-            Action::Publish { image, heartbeat, urgent } => {
+            Action::Publish { image, heartbeat, urgent, begin_by } => {
                 if std::mem::take(&mut self.announce) || heartbeat.state == NodeState::Resigned {
                     self.announce_after = Some(image);
                 }
-                self.out.push_back(Output::Heartbeat { image, heartbeat, urgent });
+                self.out.push_back(Output::Heartbeat { image, heartbeat, urgent, begin_by });
             }
             Action::BallotsFrom(from) => self.out.push_back(Output::BallotsFrom { from }),
             Action::Look => self.out.push_back(Output::Look),

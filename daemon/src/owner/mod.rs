@@ -407,8 +407,8 @@ impl<'a> Owner<'a> {
                 self.io.write(RecordWrite { io: io.0, slot, image: image.as_deref(), deadline_ns: Some(deadline.0) });
             }
             Output::Send { to, frame } => self.peers.send(to, &frame),
-            Output::Heartbeat { image, heartbeat, urgent } => {
-                self.heart.publish(image.0, *heartbeat, urgent);
+            Output::Heartbeat { image, heartbeat, urgent, begin_by } => {
+                self.heart.publish(image.0, *heartbeat, urgent, begin_by.map(|by| by.0));
             }
             Output::NewIncarnation { incarnation } => {
                 self.page.set_incarnation(incarnation);

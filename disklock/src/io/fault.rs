@@ -5,7 +5,7 @@ use nix::errno::Errno;
 #[non_exhaustive]
 pub enum IoFault {
     /// The deadline had passed when it was about to be issued: nothing was written.
-    #[error("not issued: the lease had ended")]
+    #[error("not issued: its time had passed")]
     Expired,
     /// The kernel refused or failed it.
     #[error("{}", .0.desc())]

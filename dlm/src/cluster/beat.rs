@@ -7,7 +7,7 @@ use super::liveness::Pulse;
 use super::sector::Found;
 use super::{Action, Cluster, Standing};
 use crate::event::{Event, StopReason};
-use crate::io::{Beat, BeatRead, BeatWrite, ImageId};
+use crate::io::{Beat, BeatRead, BeatWrite, ImageId, IoFault};
 use crate::planted::{Bug, planted};
 use crate::time::BootTime;
 use mxlock_format::{Epoch, Heartbeat, NodeId, NodeSet, NodeState};
@@ -25,8 +25,8 @@ impl Cluster {
         if let Some(write) = &beat.write {
             self.sector.write_ended(write, now, self.dead);
             match write.result {
-                Ok(()) if planted(Bug::LeaseFromEnd) => self.lease.wrote(now),
-                Ok(()) => self.lease.wrote(write.started),
+                // An expired one was not even begun.
+                Ok(()) | Err(IoFault::Expired) => {}
                 // It may still land, with an old block: no ballot for D (section 4).
                 Err(_) => self.proposer.ban(now + self.dead),
             }
@@ -55,6 +55,7 @@ impl Cluster {
     }
 
     fn on_read(&mut self, now: BootTime, write: Option<&BeatWrite>, read: BeatRead, wrote: bool, was_silent: bool) {
+        let write = write.filter(|write| write.result != Err(IoFault::Expired));
         let good = match write {
             // Nothing was published yet when it began, or the thread found the sector to be another's and did not write:
             // two nodes that write and read back in turn would never see each other (section 4, confirming a slot).
@@ -83,12 +84,12 @@ impl Cluster {
         let BeatRead { issued, ended, region } = read;
         self.region = region;
         self.note_damage();
-        if self.claim.is_watching() {
-            self.watch_slot();
+        if self.claim.is_watching() || !self.sector.has_written() {
+            self.watch_slot(issued);
         }
         if good && wrote {
             self.void_stale_wish(now);
-            self.lease.read_back(if planted(Bug::LeaseFromEnd) { ended } else { issued });
+            self.lease.renewed(if planted(Bug::LeaseFromEnd) { now } else { started });
         }
         if let Some(view) = newest_view(&self.region) {
             self.learn(now, view, false);
@@ -122,9 +123,24 @@ impl Cluster {
         (heartbeat.node_uuid, heartbeat.boot_id) == (own.node_uuid, own.boot_id)
     }
 
-    /// The slot is not written yet: look whether it may be.
-    fn watch_slot(&mut self) {
+    /// The slot is not written yet: look whether it may be, and again before each attempt. Between the look and the
+    /// write another host may take it; that the write begins within R of a look, and so lands within R + G, is what the new
+    /// owner's wait of D rests on (docs/decisions/012).
+    fn watch_slot(&mut self, looked: BootTime) {
         let node = self.node();
+        let again = !self.claim.is_watching();
+        if again {
+            let ours = match &self.region[node.index()] {
+                Ok(found) => found.incarnation == self.incarnation(),
+                // Torn by the own write, most likely; it is written anew.
+                Err(_) => true,
+            };
+            if ours {
+                self.begin_by = Some(looked + self.renew);
+                return;
+            }
+            self.claim.watch_again();
+        }
         match self.claim.watch(&self.region, self.liveness.is_dead(node), self.lease.length()) {
             Watch::Wait => {}
             Watch::Busy { host } => self.stop(StopReason::SlotBusy { host }),
@@ -135,7 +151,10 @@ impl Cluster {
                 let found = self.heartbeat(node).map(|heartbeat| (heartbeat.block, heartbeat.writes_uncertain));
                 let (block, uncertain) = found.unwrap_or_default();
                 self.proposer.block = if planted(Bug::BallotNotCarried) { Default::default() } else { block };
-                self.log(Event::SlotClaimed { node, incarnation: self.incarnation() });
+                self.begin_by = Some(looked + self.renew);
+                if !again {
+                    self.log(Event::SlotClaimed { node, incarnation: self.incarnation() });
+                }
                 if let Some(view) = newest_view(&self.region) {
                     self.learn(self.now, view, false);
                     self.writes_uncertain = uncertain && view.master == node;

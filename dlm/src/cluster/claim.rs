@@ -144,8 +144,8 @@ fn judge(heartbeat: &Heartbeat, kept: NodeSet, node_uuid: Uuid, boot_id: Uuid) -
 /// How far a claim is.
 #[derive(Clone, Debug)]
 enum Stage {
-    /// Only reading. `first`: the sector as it was when the slot was chosen.
-    Watching { first: Pulse },
+    /// Only reading.
+    Watching,
     /// Written; read back since then, or not yet. `successor`: the lease that the former daemon of this boot had.
     /// `looked`: a read at the end of the two periods was asked for.
     Confirming { successor: Option<Range<BootTime>>, since: Option<BootTime>, looked: bool },
@@ -184,6 +184,8 @@ pub(super) struct Claim {
     candidate: Candidate,
     node_uuid: Uuid,
     boot_id: Uuid,
+    /// The sector as it was when the slot was chosen.
+    first: Pulse,
     stage: Stage,
     /// No ballot before, because the slot was another's. `None` until the first good beat.
     votes_from: Option<BootTime>,
@@ -197,16 +199,16 @@ impl Claim {
     pub(super) fn new(candidate: Candidate, node_uuid: Uuid, boot_id: Uuid, region: &Region) -> Claim {
         let sector = &region[candidate.node.index()];
         let first = sector.as_ref().map_or(Pulse { incarnation: Default::default(), hb_seq: 0 }, Pulse::of);
-        let stage = Stage::Watching { first };
-        Claim { candidate, node_uuid, boot_id, stage, votes_from: None, fresh_lockstate: false, was_kept: false }
+        let stage = Stage::Watching;
+        Claim { candidate, node_uuid, boot_id, first, stage, votes_from: None, fresh_lockstate: false, was_kept: false }
     }
 
     /// A read while nothing has been written yet. `unchanged_for_dead_time`: liveness's word on the own slot. `lease`: L.
     pub(super) fn watch(&mut self, region: &Region, unchanged_for_dead_time: bool, lease: Duration) -> Watch {
-        let Stage::Watching { first } = &mut self.stage else { return Watch::Wait };
+        let Stage::Watching = self.stage else { return Watch::Wait };
         let Ok(sector) = &region[self.candidate.node.index()] else { return Watch::Damaged };
         let view = newest_view(region);
-        let changed = Pulse::of(sector) != *first;
+        let changed = Pulse::of(sector) != self.first;
         let kept = view.is_some_and(|view| NodeSet(view.members.0 | view.owed.0).contains(self.candidate.node));
         let still = match self.candidate.kind {
             // The old daemon of this boot may have written until its guard was released.
@@ -273,8 +275,13 @@ impl Claim {
         due
     }
 
+    /// Taken, but nothing could be written: everything is to be looked at again.
+    pub(super) fn watch_again(&mut self) {
+        self.stage = Stage::Watching;
+    }
+
     pub(super) fn is_watching(&self) -> bool {
-        matches!(self.stage, Stage::Watching { .. })
+        matches!(self.stage, Stage::Watching)
     }
 
     pub(super) fn is_confirmed(&self) -> bool {

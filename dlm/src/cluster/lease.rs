@@ -7,33 +7,29 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub(super) struct Lease {
     length: Duration,
-    written: Option<BootTime>,
-    read: Option<BootTime>,
+    good: Option<BootTime>,
 }
 
 impl Lease {
     pub(super) fn new(length: Duration) -> Lease {
-        Lease { length, written: None, read: None }
+        Lease { length, good: None }
     }
 
     pub(super) fn length(&self) -> Duration {
         self.length
     }
 
-    /// A heartbeat write that succeeded began at `started`. The start counts, not the end: others may have seen the
-    /// value as soon as it began, and count their D from there.
-    pub(super) fn wrote(&mut self, started: BootTime) {
-        self.written = self.written.max(Some(started));
+    /// A beat was good: its write, which began at `started`, succeeded, and the read issued after it showed the own sector
+    /// as written, so that up to then nobody had taken the slot. The start counts, not the end: others may have seen the
+    /// value as soon as it began, and count their D from there. A write whose read failed counts for nothing: the
+    /// clients' page, which is told of good beats, would end before the lease does.
+    pub(super) fn renewed(&mut self, started: BootTime) {
+        self.good = self.good.max(Some(started));
     }
 
-    /// A read that showed the own sector as written was issued at `issued`: up to then nobody had taken the slot.
-    pub(super) fn read_back(&mut self, issued: BootTime) {
-        self.read = self.read.max(Some(issued));
-    }
-
-    /// End of the lease: min(start of the last good write, start of the last good read) + L.
+    /// End of the lease: start of the last good beat + L.
     pub(super) fn until(&self) -> Option<BootTime> {
-        Some(self.written?.min(self.read?) + self.length)
+        Some(self.good? + self.length)
     }
 
     pub(super) fn runs_at(&self, now: BootTime) -> bool {
@@ -42,7 +38,7 @@ impl Lease {
 
     /// Start of the newest beat that was good in both halves.
     pub(super) fn last_good(&self) -> Option<BootTime> {
-        Some(self.written?.min(self.read?))
+        self.good
     }
 }
 
@@ -54,27 +50,16 @@ mod tests {
         BootTime(ms * 1_000_000)
     }
 
-    /// Section 5: the lease counts from the *start* of the last good write and read, whichever is earlier.
+    /// Section 5: the lease counts from the *start* of the last good beat; reports that overtake each other never shorten
+    /// a lease that was already promised.
     #[test]
-    fn counts_from_the_earlier_start() {
+    fn counts_from_the_start_and_never_goes_back() {
         let mut lease = Lease::new(Duration::from_millis(800));
         assert_eq!(lease.until(), None);
-        lease.wrote(at(100));
-        assert_eq!(lease.until(), None, "a write alone proves nothing");
-        lease.read_back(at(150));
-        assert_eq!(lease.until(), Some(at(900)));
-        lease.wrote(at(300));
-        assert_eq!(lease.until(), Some(at(950)), "the read back of the second write failed");
-        assert!(lease.runs_at(at(949)) && !lease.runs_at(at(950)));
-    }
-
-    /// Reports that overtake each other never shorten a lease that was already promised.
-    #[test]
-    fn never_goes_back() {
-        let mut lease = Lease::new(Duration::from_millis(800));
-        lease.wrote(at(300));
-        lease.read_back(at(310));
-        lease.wrote(at(100));
+        lease.renewed(at(300));
         assert_eq!(lease.until(), Some(at(1100)));
+        lease.renewed(at(100));
+        assert_eq!(lease.until(), Some(at(1100)));
+        assert!(lease.runs_at(at(1099)) && !lease.runs_at(at(1100)));
     }
 }

@@ -60,6 +60,8 @@ pub enum Action {
         heartbeat: Box<Heartbeat>,
         /// Begin a beat at once.
         urgent: bool,
+        /// As long as nothing has been written: not to be begun after this.
+        begin_by: Option<BootTime>,
     },
     /// No ballot is cast before; for the next daemon in this slot (docs/decisions/009).
     BallotsFrom(BootTime),
@@ -184,6 +186,9 @@ pub struct Cluster {
     next_look: Option<BootTime>,
     /// The newest image was handed out without hurry.
     waits_for_tick: bool,
+    /// Until when the first write may begin, and until when the image handed out may.
+    begin_by: Option<BootTime>,
+    begin_by_told: Option<BootTime>,
     /// What the driver was told to keep for the next daemon.
     ballots_from_told: Option<BootTime>,
     late_warned: bool,
@@ -258,6 +263,8 @@ impl Cluster {
             watched: [None; MAX_NODES],
             next_look: None,
             waits_for_tick: false,
+            begin_by: None,
+            begin_by_told: None,
             ballots_from_told: None,
             late_warned: false,
             silent_reported: NodeSet::EMPTY,

@@ -1,6 +1,6 @@
 //! The own heartbeat sector: what was handed out, and whether the disk holds it (DESIGN section 4, I6).
 
-use crate::io::{BeatWrite, ImageId};
+use crate::io::{BeatWrite, ImageId, IoFault};
 use crate::time::BootTime;
 use mxlock_format::{Heartbeat, HeartbeatError, Incarnation};
 use std::collections::VecDeque;
@@ -84,6 +84,7 @@ impl OwnSector {
         let Some(image) = self.image(write.image) else { return };
         let pulse = Pulse { incarnation: image.incarnation, hb_seq: write.hb_seq };
         match (&write.result, self.uncertain.back_mut()) {
+            (Err(IoFault::Expired), _) => {}
             (Ok(()), _) => {
                 self.written = Some(pulse);
                 // What had landed by then is overwritten now.

@@ -116,6 +116,7 @@ impl Ord for Event {
 struct Daemon {
     cluster: Cluster,
     image: Option<(ImageId, Heartbeat)>,
+    begin_by: Option<BootTime>,
     hb_seq: u64,
     /// When the last write that ended well began.
     wrote_at: Option<u64>,
@@ -385,6 +386,10 @@ impl World {
         if daemon.wrote_at.is_some_and(|at| self.now - at >= R / 2) && is_anothers {
             return self.begin_read(host, None);
         }
+        if daemon.wrote_at.is_none() && daemon.begin_by.is_some_and(|by| started > by) {
+            let write = BeatWrite { image, hb_seq: daemon.hb_seq, started, result: Err(IoFault::Expired) };
+            return self.begin_read(host, Some(write));
+        }
         daemon.hb_seq += 1;
         let hb_seq = daemon.hb_seq;
         if !fails {
@@ -462,7 +467,7 @@ impl World {
             let Some(action) = daemon.cluster.poll() else { break };
             if self.trace && !matches!(action, Action::LeaseExtended { .. } | Action::Look) {
                 match &action {
-                    Action::Publish { image, heartbeat, urgent } => eprintln!(
+                    Action::Publish { image, heartbeat, urgent, .. } => eprintln!(
                         "{:>9.3} host{host} publish {image:?} {:?} {:?} e{} {:?} urgent={urgent}",
                         self.now as f64 / 1e9,
                         heartbeat.incarnation,
@@ -474,10 +479,10 @@ impl World {
                 }
             }
             match action {
-                Action::Publish { image, heartbeat, urgent } => {
+                Action::Publish { image, heartbeat, urgent, begin_by } => {
                     let bytes = heartbeat.encode();
                     assert_eq!(Heartbeat::decode(heartbeat.node, &bytes.0).as_ref(), Ok(&*heartbeat));
-                    daemon.image = Some((image, *heartbeat));
+                    (daemon.image, daemon.begin_by) = (Some((image, *heartbeat)), begin_by);
                     if urgent {
                         self.kick(host);
                         self.disturb(host);
@@ -570,6 +575,7 @@ impl World {
         let daemon = Daemon {
             cluster,
             image,
+            begin_by: None,
             hb_seq: 0,
             wrote_at: None,
             beating: false,

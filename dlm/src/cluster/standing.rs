@@ -185,7 +185,9 @@ impl Cluster {
             writes_uncertain: self.writes_uncertain,
             ..self.identity.template.clone()
         };
-        if self.sector.newest().is_some_and(|newest| same_contents(newest, &image)) {
+        let begin_by = self.begin_by.filter(|_| !self.sector.has_written());
+        let in_time = begin_by.is_none_or(|by| self.begin_by_told == Some(by));
+        if in_time && self.sector.newest().is_some_and(|newest| same_contents(newest, &image)) {
             if urgent && std::mem::take(&mut self.waits_for_tick) {
                 self.actions.push_back(Action::Look);
             }
@@ -194,6 +196,7 @@ impl Cluster {
         self.waits_for_tick = !urgent;
         let id = self.sector.hand_out(image.clone());
         self.proposer.published(id);
-        self.actions.push_back(Action::Publish { image: id, heartbeat: Box::new(image), urgent });
+        self.begin_by_told = begin_by;
+        self.actions.push_back(Action::Publish { image: id, heartbeat: Box::new(image), urgent, begin_by });
     }
 }

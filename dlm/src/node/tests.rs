@@ -119,7 +119,7 @@ impl Solo {
     fn carry_out(&mut self) {
         while let Some(output) = self.core.poll_output() {
             match output {
-                Output::Heartbeat { image, heartbeat, urgent } => {
+                Output::Heartbeat { image, heartbeat, urgent, .. } => {
                     self.newest = Some((image, *heartbeat));
                     if urgent {
                         self.beat_due = self.now;

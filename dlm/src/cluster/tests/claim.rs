@@ -148,6 +148,61 @@ fn a_restarted_daemon_inherits_the_ban() {
     assert!(bench.cluster.is_master(bench.now()));
 }
 
+/// Whoever takes a slot begins its first write within R of its look there, or looks again: a process that was stopped in
+/// between finds out that another node has the slot by now (docs/decisions/012).
+#[test]
+fn a_first_write_that_comes_late_is_not_begun() {
+    let late = |bench: &mut Bench| {
+        let (image, _) = bench.image.clone().unwrap();
+        bench.now_ms += 3 * R;
+        assert!(bench.begin_by.unwrap() < bench.now());
+        let write = BeatWrite { image, hb_seq: 0, started: bench.now(), result: Err(IoFault::Expired) };
+        let read = bench.read();
+        bench.deliver(Some(write), Some(Ok(read)))
+    };
+    let looked = || {
+        let mut bench = Bench::new(fresh_region(100));
+        let read = bench.read();
+        assert!(bench.deliver(None, Some(Ok(read))));
+        assert_eq!(bench.begin_by, Some(Bench::at(100_000 + R)));
+        bench
+    };
+
+    let mut bench = looked();
+    assert!(late(&mut bench), "it is still free: at once");
+    assert_eq!(bench.begin_by, Some(bench.now() + Duration::from_millis(R)));
+    bench.run(3 * R);
+    assert!(bench.cluster.is_master(bench.now()), "a write that was not begun bans no ballot");
+    assert_eq!(bench.begin_by, None);
+
+    let mut bench = looked();
+    bench.put(0, NodeState::Member, |other| other.host = "faster".to_owned());
+    late(&mut bench);
+    let is = |action: &Action| matches!(action, Action::Stop(StopReason::SlotBusy { host }) if host == "faster");
+    assert!(bench.log.iter().any(is), "{:?}", bench.log);
+}
+
+/// A first write that fails may have landed or not: both go on.
+#[test]
+fn a_first_write_that_fails_is_repeated_after_a_look() {
+    for landed in [false, true] {
+        let mut bench = Bench::new(fresh_region(100));
+        let read = bench.read();
+        bench.deliver(None, Some(Ok(read)));
+        let before = bench.disk.clone();
+        let write = bench.write().map(|write| BeatWrite { result: Err(IoFault::Failed("no".into())), ..write });
+        if !landed {
+            bench.disk = before;
+        }
+        bench.now_ms += 10;
+        let read = bench.read();
+        bench.deliver(write, Some(Ok(read)));
+        assert_eq!(bench.begin_by, Some(bench.now() + Duration::from_millis(R)), "landed: {landed}");
+        bench.run(D + 4 * R);
+        assert!(bench.cluster.is_master(bench.now()), "landed: {landed}");
+    }
+}
+
 /// What the driver is told to keep for the next daemon of the slot: nothing to wait for on a fresh lockstate, D after
 /// the claim of another slot, and D after a write that failed (docs/decisions/009).
 #[test]

@@ -94,6 +94,21 @@ fn exclusion_gives_a_new_incarnation() {
     assert_eq!(bench.cluster.wants_join(), Some(without.epoch));
 }
 
+/// A beat whose read failed extends nothing: the core's lease ends when the clients' page says so, not when a good write
+/// and an older good read would allow it.
+#[test]
+fn half_a_beat_extends_nothing() {
+    let mut bench = Bench::master();
+    let until = bench.cluster.lease_until();
+    bench.now_ms += R;
+    let write = bench.write();
+    bench.deliver(write, Some(Err(IoFault::Failed("no".into()))));
+    assert_eq!(bench.cluster.lease_until(), until);
+    bench.now_ms += L;
+    bench.beat();
+    assert!(bench.log.contains(&Action::LeaseLost));
+}
+
 /// The lease counts from the start of the write, however long the beat took: others count their D from there.
 #[test]
 fn a_slow_beat_extends_the_lease_from_its_start() {

@@ -30,6 +30,7 @@ struct Bench {
     disk: Box<Region>,
     now_ms: u64,
     image: Option<(ImageId, Heartbeat)>,
+    begin_by: Option<BootTime>,
     hb_seq: u64,
     log: Vec<Action>,
 }
@@ -43,7 +44,7 @@ impl Bench {
         let now_ms = 100_000;
         let candidate = Candidate { node: config.node, kind };
         let cluster = Cluster::new(Bench::at(now_ms), config, candidate, &disk);
-        let mut bench = Bench { cluster, disk, now_ms, image: None, hb_seq: 0, log: Vec::new() };
+        let mut bench = Bench { cluster, disk, now_ms, image: None, begin_by: None, hb_seq: 0, log: Vec::new() };
         bench.drain();
         bench
     }
@@ -105,8 +106,9 @@ impl Bench {
     fn drain(&mut self) -> bool {
         let mut urgent = false;
         while let Some(action) = self.cluster.poll() {
-            if let Action::Publish { image, heartbeat, urgent: now } = &action {
+            if let Action::Publish { image, heartbeat, urgent: now, begin_by } = &action {
                 self.image = Some((*image, (**heartbeat).clone()));
+                self.begin_by = *begin_by;
                 urgent |= now;
             }
             urgent |= matches!(action, Action::Look);

@@ -227,7 +227,7 @@ impl World<'_> {
         let Some(daemon) = &mut self.hosts[host].daemon else { return };
         let run = daemon.run;
         match output {
-            Output::Heartbeat { image, heartbeat, urgent } => {
+            Output::Heartbeat { image, heartbeat, urgent, .. } => {
                 daemon.newest = Some((image, heartbeat));
                 if urgent {
                     self.beat_soon(host);

@@ -11,6 +11,7 @@ use mxlock_format::Heartbeat;
 #[derive(Default)]
 pub struct Thread {
     pub(super) newest: Option<(ImageId, Box<Heartbeat>)>,
+    pub(super) begin_by: Option<BootTime>,
     /// For the note, from the next write on.
     pub(super) ballots_from: Option<BootTime>,
     hb_seq: u64,
@@ -95,6 +96,12 @@ impl World {
             self.read_disk(host, run, Purpose::Beat, None);
             return;
         };
+        if thread.wrote_at.is_none() && thread.begin_by.is_some_and(|by| boot.boot > by) {
+            let (hb_seq, result) = (thread.hb_seq, Err(IoFault::Expired));
+            thread.write = Some(BeatWrite { image: *image, hb_seq, started: boot.boot, result });
+            self.read_disk(host, run, Purpose::Beat, None);
+            return;
+        }
         thread.hb_seq += 1;
         let mut stamped = heartbeat.clone();
         stamped.hb_seq = thread.hb_seq;

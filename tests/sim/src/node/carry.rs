@@ -22,12 +22,13 @@ impl World {
         let Some(daemon) = self.hosts[host].daemon.as_mut() else { return };
         let run = daemon.run;
         match output {
-            Output::Heartbeat { image, heartbeat, urgent } => {
+            Output::Heartbeat { image, heartbeat, urgent, begin_by } => {
                 let shown = (heartbeat.node, heartbeat.node_uuid);
                 let verdict = writers::heartbeat(host, shown, (daemon.node, node_uuid));
                 daemon.shown = heartbeat.incarnation;
                 daemon.resigned = heartbeat.state == NodeState::Resigned;
                 daemon.thread.newest = Some((image, heartbeat));
+                daemon.thread.begin_by = begin_by;
                 self.judge(Rule::I6, verdict);
                 if urgent {
                     self.beat_soon(host);
