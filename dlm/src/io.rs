@@ -156,6 +156,13 @@ pub enum Input {
         /// The process.
         process: Process,
     },
+    /// The answer to `Output::NameProcesses`.
+    ProcessNames {
+        /// Its number.
+        id: u64,
+        /// The command of each process, in the order asked for; `None` when it is gone.
+        names: Vec<Option<String>>,
+    },
     /// SIGTERM: hand over and stop.
     Shutdown,
 }
@@ -274,6 +281,13 @@ pub enum Output {
     Unwatch {
         /// The process.
         process: Process,
+    },
+    /// Say in `Input::ProcessNames` which commands these processes are. For people.
+    NameProcesses {
+        /// Comes back with the answer.
+        id: u64,
+        /// The processes.
+        processes: Vec<Process>,
     },
     /// Something for the log and for `mxlock events`.
     Log(crate::event::Event),

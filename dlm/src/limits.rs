@@ -11,6 +11,14 @@ pub const MAX_LOCKS: usize = 1 << 21;
 pub const REPORT_PART_LOCKS: usize = 256;
 /// Slots in one read or write of the table (1 MiB of 512-byte sectors).
 pub const TABLE_CHUNK_SLOTS: u32 = 2_048;
+/// Locks that `mxlock why` is shown; what is left out is counted.
+pub const WHY_LOCKS: usize = 256;
+/// Blockers that it is shown of each: a reply of all of them stays below `MAX_CLIENT_FRAME`.
+pub const WHY_BLOCKERS: usize = 8;
+/// Locks that the master looks at to answer it (some 10 ms); then it says that there may be more.
+pub const WHY_STEPS: usize = 1 << 18;
+/// Processes whose commands one question asks for.
+pub const NAMED_PROCESSES: usize = 256;
 /// Table chunks in flight at once.
 pub const TABLE_CHUNKS_IN_FLIGHT: usize = 4;
 /// Messages to one peer that are sent but not acknowledged; further ones wait.

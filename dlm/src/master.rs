@@ -15,6 +15,7 @@
 //! | `scrub.rs` | comparing disk with memory |
 //! | `deadlock.rs` | deadlocks over the whole cluster |
 //! | `listing.rs` | `mxlock locks` |
+//! | `why.rs` | `mxlock why` |
 
 mod damage;
 mod deadlock;
@@ -27,6 +28,7 @@ mod recovery;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod why;
 
 use crate::Map;
 use crate::config::Config;

@@ -20,7 +20,7 @@ use crate::planted::{Bug, planted};
 use crate::rng::Rng;
 use crate::slots::{Mirror, Slots};
 use crate::time::{BootTime, Now};
-use admin::{Asked, Waiting};
+use admin::{Asked, Curious, Waiting};
 use mxlock_format::{Epoch, Incarnation, LockId, MAX_NODES, NodeId, NodeState, Phase, View};
 use mxlock_proto::client::{Denial, Request};
 use mxlock_proto::peer::{PeerFrame, PeerMessage};
@@ -65,6 +65,7 @@ pub struct Core {
     leave_asked: Option<Epoch>,
     isolated: bool,
     asked: BTreeMap<u64, Asked>,
+    curious: BTreeMap<u64, Curious>,
     waiting: Vec<Waiting>,
     next_ask: u64,
     stopped: bool,
@@ -117,6 +118,7 @@ impl Core {
             leave_asked: None,
             isolated: false,
             asked: BTreeMap::new(),
+            curious: BTreeMap::new(),
             waiting: Vec::new(),
             next_ask: 0,
             stopped: false,
@@ -176,6 +178,7 @@ impl Core {
                 }
             }
             Input::ProcessGone { process } => self.member.process_gone(now, process),
+            Input::ProcessNames { id, names } => self.processes_named(id, names),
             Input::Shutdown => self.shutdown(),
         }
         if now.boot >= self.wake_at || timed {

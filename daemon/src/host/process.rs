@@ -35,6 +35,30 @@ fn parse_stat(stat: &str) -> Option<u64> {
     fields.nth(22 - 4)?.parse().ok()
 }
 
+/// The command of a process that runs, as ps(1) shows it; that of `mxlock run` with what it runs.
+pub(crate) fn command_name(process: Process) -> Option<String> {
+    let Process { pid, start_time, .. } = process;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    if parse_stat(&stat)? != start_time {
+        return None;
+    }
+    let name = parse_command(&stat)?;
+    if name != "mxlock" {
+        return Some(name);
+    }
+    let child = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok().and_then(|children| {
+        let child = children.split_ascii_whitespace().next()?.to_owned();
+        parse_command(&std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?)
+    });
+    Some(child.map_or(name.clone(), |child| format!("{name}: {child}")))
+}
+
+/// Field 2 of proc_pid_stat(5), at most 15 bytes; what is not printable is escaped.
+fn parse_command(stat: &str) -> Option<String> {
+    let (before, _) = stat.rsplit_once(')')?;
+    Some(before.split_once('(')?.1.escape_debug().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +78,16 @@ mod tests {
         let me = peer_process(&one).unwrap();
         assert_eq!(me.pid, std::process::id());
         assert_eq!(Some(me), process(std::process::id()));
+    }
+
+    /// The command of a process that runs, and not of one that has its number now.
+    #[test]
+    fn commands_are_those_of_the_process_that_was_meant() {
+        let me = process(std::process::id()).unwrap();
+        assert!(command_name(me).is_some_and(|name| !name.is_empty()));
+        assert_eq!(command_name(Process { start_time: me.start_time + 1, ..me }), None);
+        assert_eq!(parse_command("12 (a) (b\n) S 1").as_deref(), Some("a) (b\\n"));
+        assert_eq!(parse_command("12"), None);
     }
 
     #[test]

@@ -412,6 +412,8 @@ fn estimate(response: &Response) -> usize {
     match response {
         Response::Admin { reply: AdminReply::Locks { locks, .. }, .. } => SMALL + locks.len() * 256,
         Response::Admin { reply: AdminReply::Nodes(nodes), .. } => SMALL + nodes.len() * 256,
+        Response::Admin { reply: AdminReply::Why(why), .. } => SMALL + why.locks.len() * 512,
+        Response::Admin { reply: AdminReply::Commands(names), .. } => SMALL + names.len() * 32,
         Response::Admin { .. } => 1024,
         Response::Welcome(welcome) => SMALL + welcome.lost.len() * 10,
         _ => SMALL,

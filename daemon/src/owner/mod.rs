@@ -33,6 +33,7 @@ pub(crate) use peers::Own;
 
 use crate::error::{Failure, Kind};
 use crate::host::listen::ClientListener;
+use crate::host::process::command_name;
 use crate::host::signals::Signals;
 use crate::limits::{ACCEPT_PAUSE, SHUTDOWN_TIME, SPIN, SPIN_AFTER};
 use clients::Clients;
@@ -433,6 +434,10 @@ impl<'a> Owner<'a> {
                 }
             }
             Output::Unwatch { process } => self.processes.unwatch(process, &self.wakes),
+            Output::NameProcesses { id, processes } => {
+                let names = processes.into_iter().map(command_name).collect();
+                inputs.push_back(Input::ProcessNames { id, names });
+            }
             Output::Log(event) => {
                 if let Event::SlotConfirmed { node } = event {
                     self.confirmed = true;

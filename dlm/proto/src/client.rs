@@ -4,8 +4,8 @@
 //! numbers each operation on a lock (`op`), so that every request can be sent again after a reconnect without harm.
 //! Every operation ends in exactly one [`Answer`] (I7). Events may come at any time.
 
-use crate::{flags::LockFlags, report};
-use mxlock_format::{ByteRange, Mode, NodeId, Resource, SessionId, Token};
+use crate::{flags::LockFlags, report, why::Why};
+use mxlock_format::{ByteRange, Mode, NodeId, Process, Resource, SessionId, Token};
 use serde::{Deserialize, Serialize};
 
 /// Version of the client protocol that this build speaks.
@@ -363,6 +363,18 @@ pub enum AdminRequest {
     },
     /// The daemon's counters, for `mxlock-bench` (CPU time is read from /proc).
     Counters,
+    /// Who waits for whom, from this resource on.
+    Why {
+        /// Where to begin.
+        resource: Resource,
+    },
+    /// The commands of processes on a node's machine.
+    Commands {
+        /// The node.
+        node: NodeId,
+        /// Which processes; at most 256.
+        processes: Vec<Process>,
+    },
 }
 
 /// Answers an [`AdminRequest`].
@@ -390,6 +402,10 @@ pub enum AdminReply {
         /// One sentence: what, where, what to do.
         message: String,
     },
+    /// Who waits for whom.
+    Why(Box<Why>),
+    /// Commands, in the order of the question; `None` for a process that is gone.
+    Commands(Vec<Option<String>>),
 }
 
 /// Kinds of administrative failure; each maps to one exit code of INTERFACE.md.

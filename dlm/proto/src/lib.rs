@@ -12,5 +12,6 @@ pub mod noise;
 pub mod page;
 pub mod peer;
 pub mod report;
+pub mod why;
 
 pub use flags::LockFlags;

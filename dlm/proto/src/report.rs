@@ -33,6 +33,23 @@ pub enum Condition {
     Stopping,
 }
 
+impl std::fmt::Display for Condition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Condition::Starting => "starting: it claims its slot",
+            Condition::Joining => "joining: it waits for the master to admit it",
+            Condition::Electing => "electing: there is no master",
+            Condition::Recovering => "recovering: the master rebuilds the lock table",
+            Condition::Ready => "ready",
+            Condition::LeaseLost => "its lease is lost",
+            Condition::Isolated => "isolated: no connection to the master",
+            Condition::FencingBlocked => "blocked on fencing",
+            Condition::Damaged => "blocked by a damaged heartbeat sector",
+            Condition::Stopping => "stopping",
+        })
+    }
+}
+
 /// `mxlock status`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]

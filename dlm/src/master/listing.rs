@@ -17,45 +17,38 @@ impl Master {
     }
 
     fn list_resource(&self, resource: &Resource) -> Vec<report::Lock> {
-        let (mut converting, mut waiting) = (0, 0);
-        let lvb = self.table.lvb(resource);
-        self.table
-            .locks_on(resource)
-            .map(|view| {
-                let holder = view.payload;
-                let (state, queue_place) = match view.phase() {
-                    Phase::Granted => (LockState::Granted, None),
-                    Phase::Converting => {
-                        converting += 1;
-                        (LockState::Converting, Some(converting))
-                    }
-                    Phase::Waiting => {
-                        waiting += 1;
-                        (LockState::Waiting, Some(waiting))
-                    }
-                };
-                let mode = view.granted.unwrap_or(Mode::NL);
-                report::Lock {
-                    resource: view.resource.clone(),
-                    lock: view.lock,
-                    node: holder.node,
-                    process: holder.process,
-                    mode,
-                    wanted: view.wanted.unwrap_or(mode),
-                    state,
-                    queue_place,
-                    since_ms: holder.since_ms,
-                    token: holder.token,
-                    range: Self::range_of(&view),
-                    persistent: holder.persistent,
-                    orphan: view.standing == Standing::Orphan,
-                    possible: view.standing == Standing::Possible,
-                    lvb: lvb.map(|lvb| lvb.bytes.clone()),
-                    lvb_valid: lvb.is_some_and(|lvb| lvb.valid),
-                    slot: (holder.slot != NO_SLOT).then_some(holder.slot),
-                }
-            })
-            .collect()
+        let mut places = Places::default();
+        self.table.locks_on(resource).map(|view| self.listed(&view, places.next(view.phase()))).collect()
+    }
+
+    /// One lock as people see it.
+    pub(super) fn listed(&self, view: &LockView<'_, Holder>, queue_place: Option<u32>) -> report::Lock {
+        let holder = view.payload;
+        let lvb = self.table.lvb(view.resource);
+        let mode = view.granted.unwrap_or(Mode::NL);
+        report::Lock {
+            resource: view.resource.clone(),
+            lock: view.lock,
+            node: holder.node,
+            process: holder.process,
+            mode,
+            wanted: view.wanted.unwrap_or(mode),
+            state: match view.phase() {
+                Phase::Granted => LockState::Granted,
+                Phase::Converting => LockState::Converting,
+                Phase::Waiting => LockState::Waiting,
+            },
+            queue_place,
+            since_ms: holder.since_ms,
+            token: holder.token,
+            range: Self::range_of(view),
+            persistent: holder.persistent,
+            orphan: view.standing == Standing::Orphan,
+            possible: view.standing == Standing::Possible,
+            lvb: lvb.map(|lvb| lvb.bytes.clone()),
+            lvb_valid: lvb.is_some_and(|lvb| lvb.valid),
+            slot: (holder.slot != NO_SLOT).then_some(holder.slot),
+        }
     }
 
     /// Waiting requests, orphans, possible holders and used slots, for `mxlock status`.
@@ -69,6 +62,25 @@ impl Master {
         }
         totals.damaged = self.damaged.len() as u64;
         totals
+    }
+}
+
+/// Counts places in the queues of one resource, whose locks come in order.
+#[derive(Default)]
+pub(super) struct Places {
+    converting: u32,
+    waiting: u32,
+}
+
+impl Places {
+    pub(super) fn next(&mut self, phase: Phase) -> Option<u32> {
+        let place = match phase {
+            Phase::Granted => return None,
+            Phase::Converting => &mut self.converting,
+            Phase::Waiting => &mut self.waiting,
+        };
+        *place += 1;
+        Some(*place)
     }
 }
 

@@ -1,19 +1,32 @@
 //! Administrative requests: answered here, or by the master.
 
 use super::*;
-use crate::limits::REPORT_PART_LOCKS;
-use mxlock_format::Process;
+use crate::limits::{NAMED_PROCESSES, REPORT_PART_LOCKS};
+use crate::master::Master;
+use mxlock_format::{NodeSet, Process, Resource};
 use mxlock_proto::client::{AdminReply, AdminRequest, FailureKind, Response};
 use mxlock_proto::report::Condition;
+use mxlock_proto::why::WhyNode;
 
 /// Longest time that a question to the master, or a handover, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A question that was passed on to the master.
+/// The same for a question that only makes the answer to another one nicer.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Who wants to know the commands of processes of this machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Curious {
+    Client(ConnId, u64),
+    Peer(NodeId, u64),
+}
+
+/// A question that was passed on to another node, mostly the master.
 #[derive(Debug)]
 pub(super) struct Asked {
     conn: ConnId,
     id: u64,
+    node: NodeId,
     deadline: BootTime,
 }
 
@@ -45,6 +58,7 @@ impl Core {
     pub(super) fn forget_conn(&mut self, conn: ConnId) {
         self.waiting.retain(|waiting| waiting.conn != conn);
         self.asked.retain(|_, asked| asked.conn != conn);
+        self.curious.retain(|_, curious| !matches!(curious, Curious::Client(asking, _) if *asking == conn));
         self.leaving.take_if(|(leaving, _)| *leaving == conn);
     }
 
@@ -92,6 +106,27 @@ impl Core {
                 }
                 _ => self.ask_master(conn, id, process, AdminRequest::Locks { resource }),
             },
+            AdminRequest::Why { resource } => match &self.master {
+                Some(master) if master.is_active() => {
+                    let why = self.why(master, &resource);
+                    self.reply(conn, id, why);
+                }
+                _ => self.ask_master(conn, id, process, AdminRequest::Why { resource }),
+            },
+            AdminRequest::Commands { node, processes } => {
+                if processes.len() > NAMED_PROCESSES {
+                    let message = format!("at most {NAMED_PROCESSES} processes can be asked for at once");
+                    self.reply(conn, id, failed(FailureKind::Usage, message));
+                } else if node == self.config.node {
+                    self.name_processes(Curious::Client(conn, id), processes);
+                } else if self.links[node.index()].as_ref().is_some_and(Link::is_up) {
+                    let request = AdminRequest::Commands { node, processes };
+                    self.ask_node(node, SHORT_PATIENCE, conn, id, process, request);
+                } else {
+                    let message = format!("node {node} cannot be reached: see 'mxlock nodes'");
+                    self.reply(conn, id, failed(FailureKind::Unreachable, message));
+                }
+            }
             AdminRequest::Handover { to } => self.handover_asked(conn, id, process, to),
             AdminRequest::Leave { release } => self.leave(conn, id, release),
             AdminRequest::FenceAck { node } => self.fence_ack(conn, id, process, node),
@@ -103,14 +138,65 @@ impl Core {
             *master != self.config.node && self.links[master.index()].as_ref().is_some_and(Link::is_up)
         });
         let Some(master) = master else {
+            let (node, condition) = (self.config.node, self.condition());
             let message =
-                format!("node {} has no active master that it can reach: see 'mxlock status'", self.config.node);
+                format!("node {node} has no active master that it can reach ({condition}): see 'mxlock status'");
             return self.reply(conn, id, failed(FailureKind::Unreachable, message));
         };
+        self.ask_node(master, PATIENCE, conn, id, process, request);
+    }
+
+    fn ask_node(
+        &mut self,
+        node: NodeId,
+        patience: Duration,
+        conn: ConnId,
+        id: u64,
+        process: Process,
+        request: AdminRequest,
+    ) {
         self.next_ask += 1;
         let ask = self.next_ask;
-        self.asked.insert(ask, Asked { conn, id, deadline: self.now.boot + PATIENCE });
-        self.send_to(master, Epoch(0), PeerMessage::Ask { id: ask, process, request });
+        self.asked.insert(ask, Asked { conn, id, node, deadline: self.now.boot + patience });
+        self.send_to(node, Epoch(0), PeerMessage::Ask { id: ask, process, request });
+    }
+
+    fn name_processes(&mut self, curious: Curious, processes: Vec<Process>) {
+        self.next_ask += 1;
+        self.curious.insert(self.next_ask, curious);
+        self.out.push_back(Output::NameProcesses { id: self.next_ask, processes });
+    }
+
+    /// The driver has looked the commands up.
+    pub(super) fn processes_named(&mut self, id: u64, names: Vec<Option<String>>) {
+        let reply = AdminReply::Commands(names);
+        match self.curious.remove(&id) {
+            Some(Curious::Client(conn, id)) => self.reply(conn, id, reply),
+            Some(Curious::Peer(node, id)) => self.send_to(node, Epoch(0), PeerMessage::Reply { id, reply }),
+            None => {}
+        }
+    }
+
+    /// Who waits for whom, with what this node knows of the nodes of those locks.
+    fn why(&self, master: &Master, resource: &Resource) -> AdminReply {
+        let mut why = master.why(self.now, resource);
+        let nodes = why.locks.iter().fold(NodeSet(0), |nodes, entry| nodes.with(entry.lock.node));
+        why.nodes = nodes.iter().map(|node| self.why_node(node)).collect();
+        AdminReply::Why(Box::new(why))
+    }
+
+    fn why_node(&self, node: NodeId) -> WhyNode {
+        let me = node == self.config.node;
+        let silence = self.cluster.silence(node, self.now.boot).filter(|_| !me);
+        let suspect = Duration::from_millis(self.config.superblock.timing.suspect_ms.into());
+        WhyNode {
+            node,
+            host: self.cluster.heartbeat(node).map(|heartbeat| heartbeat.host.clone()).unwrap_or_default(),
+            silent_ms: silence.map(|silence| u64::try_from(silence.as_millis()).unwrap_or(u64::MAX)),
+            reachable: me || self.links[node.index()].as_ref().is_some_and(Link::is_up),
+            suspect: silence.is_some_and(|silence| silence >= suspect),
+            blocked_on_fencing: self.cluster.blocked_on().contains(&node),
+        }
     }
 
     /// The master's side of a question. The asking daemon has checked who asks.
@@ -119,6 +205,12 @@ impl Core {
         let replies = match request {
             AdminRequest::Locks { resource } if active => {
                 lock_parts(self.master.as_ref().expect("an active master").list(resource.as_ref()))
+            }
+            AdminRequest::Why { resource } if active => {
+                vec![self.why(self.master.as_ref().expect("an active master"), &resource)]
+            }
+            AdminRequest::Commands { processes, .. } if processes.len() <= NAMED_PROCESSES => {
+                return self.name_processes(Curious::Peer(node, id), processes);
             }
             AdminRequest::Handover { to } if active => {
                 self.hand_over(to);
@@ -283,7 +375,8 @@ impl Core {
         for ask in late {
             let asked = self.asked.remove(&ask).expect("just listed");
             self.waiting.retain(|waiting| (waiting.conn, waiting.id) != (asked.conn, asked.id));
-            let reply = failed(FailureKind::Unreachable, "the master did not answer: see 'mxlock status'");
+            let message = format!("node {} did not answer: see 'mxlock status'", asked.node);
+            let reply = failed(FailureKind::Unreachable, message);
             self.reply(asked.conn, asked.id, reply);
         }
     }
@@ -307,7 +400,7 @@ impl Core {
             if done {
                 replies.push((waiting.conn, waiting.id, AdminReply::Ok));
             } else if waiting.deadline.is_some_and(|at| at <= now) {
-                let message = format!("the node is not {what} yet ({condition:?}): see 'mxlock status'");
+                let message = format!("the node is not {what} yet ({condition}): see 'mxlock status'");
                 replies.push((waiting.conn, waiting.id, failed(FailureKind::NotNow, message)));
             } else {
                 return true;

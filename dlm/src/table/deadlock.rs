@@ -21,9 +21,18 @@ use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
 use mxlock_format::{ByteRange, LockId, Mode};
 
+/// Which edges of the graph a search follows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// Those that make a deadlock: not what NODLCKWT and NODLCKBLK leave out.
+    Counting,
+    /// Those too: for people, who want to know why something does not end.
+    All,
+}
+
 /// What a search remembers.
-#[derive(Default)]
 struct Search {
+    follow: Follow,
     /// Waiting locks that were reached, each from the one whose owner waits for its owner.
     from: HashMap<u32, u32>,
     /// Those that were not looked at yet, the last one next.
@@ -34,6 +43,27 @@ struct Search {
     looked: HashMap<(u32, Mode), Vec<u32>>,
     /// Waiting locks for which those ahead were looked at on behalf of one behind.
     passed: HashSet<u32>,
+    /// Locks that were looked at, counted every time.
+    steps: usize,
+}
+
+impl Search {
+    fn new(follow: Follow) -> Search {
+        Search {
+            follow,
+            from: HashMap::new(),
+            todo: Vec::new(),
+            met: HashSet::new(),
+            looked: HashMap::new(),
+            passed: HashSet::new(),
+            steps: 0,
+        }
+    }
+
+    /// Whether what this flag leaves out is left out here.
+    fn leaves_out<P>(&self, lock: &Lock<P>, flag: LockFlags) -> bool {
+        self.follow == Follow::Counting && lock.flags.contains(flag)
+    }
 }
 
 /// A waiting lock whose edges are followed.
@@ -56,9 +86,15 @@ impl<P: Payload> Table<P> {
         if last && self.owned.get(&origin) == Some(&1) {
             return None;
         }
-        let mut search = Search::default();
+        let mut unlimited = usize::MAX;
+        self.search(origin, Follow::Counting, &mut unlimited)
+    }
+
+    /// A cycle through `origin`. Every lock that is looked at costs one of `steps`; without any left, none is found.
+    pub(super) fn search(&self, origin: Owner, follow: Follow, steps: &mut usize) -> Option<Vec<LockId>> {
+        let mut search = Search::new(follow);
         self.reach(&mut search, origin, NIL);
-        while let Some(waiting) = search.todo.pop() {
+        while let Some(waiting) = search.todo.pop().filter(|_| search.steps < *steps) {
             if self.look(&mut search, waiting, origin) {
                 let mut cycle: Vec<LockId> = std::iter::successors(Some(waiting), |i| search.from.get(i).copied())
                     .take_while(|&i| i != NIL)
@@ -68,6 +104,7 @@ impl<P: Payload> Table<P> {
                 return Some(cycle);
             }
         }
+        *steps = steps.saturating_sub(search.steps);
         None
     }
 
@@ -108,7 +145,7 @@ impl<P: Payload> Table<P> {
             return;
         }
         for &(_, waiting) in self.waiting.range((owner, 0)..=(owner, NIL)) {
-            if !self.locks[waiting].flags.contains(LockFlags::NODLCKWT) {
+            if !search.leaves_out(&self.locks[waiting], LockFlags::NODLCKWT) {
                 search.from.insert(waiting, from);
                 search.todo.push(waiting);
             }
@@ -143,12 +180,13 @@ impl<P: Payload> Table<P> {
             }
             let (j, other) = (ahead, &self.locks[ahead]);
             ahead = other.prev;
+            search.steps += 1;
             let Some(its) = other.wanted else { continue };
             let mut meeting = before.iter().filter(|(_, range)| other.range.overlaps(*range)).peekable();
             if meeting.peek().is_none() {
                 continue;
             }
-            if meeting.any(|(mode, _)| !mode.compatible(its)) && !other.flags.contains(LockFlags::NODLCKBLK) {
+            if meeting.any(|(mode, _)| !mode.compatible(its)) && !search.leaves_out(other, LockFlags::NODLCKBLK) {
                 if self.owner(j) == me.owner {
                     // What was left out for it counts for the others.
                     passed.clear();
@@ -190,10 +228,11 @@ impl<P: Payload> Table<P> {
         }
         let mut left_out = Vec::new();
         for (j, other) in self.walk_holders(r) {
+            search.steps += 1;
             let in_the_way = other.range.overlaps(range)
                 && other.standing != Standing::Possible
                 && other.held().conflicts(mode)
-                && !other.flags.contains(LockFlags::NODLCKBLK);
+                && !search.leaves_out(other, LockFlags::NODLCKBLK);
             if !in_the_way {
                 continue;
             }

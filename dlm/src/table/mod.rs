@@ -21,12 +21,14 @@
 //! | `queues.rs` | linking, counting, places in a queue |
 //! | `grant.rs` | the grant test and the service of the queues |
 //! | `deadlock.rs` | who waits for whom, and cycles of it |
+//! | `chain.rs` | who waits for whom, for people |
 //! | `notices.rs` | blocking notices |
 //! | `lvb.rs` | value blocks |
 //! | `recover.rs` | building a table from reports; possible holders |
 //! | `query.rs` | looking at it |
 //! | `invariants.rs` | what must be true of it |
 
+mod chain;
 mod deadlock;
 mod entry;
 mod grant;
@@ -41,6 +43,7 @@ mod slab;
 mod tests;
 mod types;
 
+pub use chain::{Chain, ChainLimits, Link};
 pub use invariants::InvariantViolation;
 pub use mxlock_proto::LockFlags;
 pub use types::*;

@@ -1,6 +1,6 @@
 //! Looking at the table.
 
-use super::entry::{Lock, Queue};
+use super::entry::{Lock, ModeSet, Queue};
 use super::{Blocking, LockFlags, LockView, Payload, Standing, Table};
 use mxlock_format::{LockId, Lvb, Resource};
 
@@ -61,31 +61,28 @@ impl<P: Payload> Table<P> {
     }
 
     /// Whom a queued lock waits for: the edges of the wait-for graph (section 7). Empty for a lock that waits for nothing.
-    /// A lock that both holds a mode in the way and is ahead is listed once, as holding.
+    /// A lock that both holds a mode in the way and is ahead is listed once, as holding. Holders come first, then those
+    /// ahead, the nearest first.
     pub fn blockers(&self, lock: LockId) -> impl Iterator<Item = (LockId, Blocking)> {
-        let queued = self.find_index(lock).map(|i| (i, &self.locks[i])).and_then(|(i, me)| {
-            let waits = me.wanted.is_some() && me.standing != Standing::Possible;
-            waits.then_some((i, me, me.wanted?))
-        });
-        queued.into_iter().flat_map(move |(i, me, wanted)| {
+        self.find_index(lock).into_iter().flat_map(|i| self.in_the_way(i)).map(|(j, why)| (self.locks[j].id, why))
+    }
+
+    /// The same by index.
+    pub(super) fn in_the_way(&self, i: u32) -> impl Iterator<Item = (u32, Blocking)> {
+        let me = &self.locks[i];
+        let waits = me.wanted.filter(|_| me.standing != Standing::Possible);
+        waits.into_iter().flat_map(move |wanted| {
             let in_order = !me.flags.contains(LockFlags::NOORDER);
-            let overlaps = move |other: &&(u32, &Lock<P>)| other.1.range.overlaps(me.range);
-            // Once it has met itself, those that follow in its own queue are behind it.
-            let mut behind = false;
-            self.walk_holders(me.resource).chain(self.walk(me.resource, Queue::Waiting)).filter_map(move |entry| {
-                let (j, other) = entry;
-                if j == i {
-                    behind = true;
-                    return None;
-                }
-                if !overlaps(&&entry) {
-                    return None;
-                }
-                if other.queue != Queue::Waiting && other.held().conflicts(wanted) {
-                    return Some((other.id, Blocking::Holds));
-                }
-                (other.queue != Queue::Granted && in_order && !behind).then_some((other.id, Blocking::Ahead))
-            })
+            let overlaps = |other: &Lock<P>| other.range.overlaps(me.range);
+            let holds = move |other: &Lock<P>| other.queue != Queue::Waiting && other.held().conflicts(wanted);
+            let holders = self.walk_holders(me.resource).filter(move |&(j, other)| j != i && holds(other));
+            let ahead = self.walk_ahead(i).filter(move |&(_, other)| in_order && !holds(other));
+            let holders = holders.filter(move |&(_, other)| overlaps(other)).map(|(j, _)| (j, Blocking::Holds));
+            let ahead = ahead.filter(move |&(_, other)| overlaps(other)).map(move |(j, other)| {
+                let clash = other.wanted.is_some_and(|its| !its.compatible(wanted));
+                (j, if clash { Blocking::Ahead } else { Blocking::ServedFirst })
+            });
+            holders.chain(ahead)
         })
     }
 
@@ -100,6 +97,7 @@ impl<P: Payload> Table<P> {
             range: lock.range,
             flags: lock.flags,
             demoted: lock.demoted,
+            told: lock.told != ModeSet::EMPTY,
             payload: &lock.payload,
         }
     }

@@ -45,6 +45,17 @@ impl<P: Payload> Table<P> {
         self.walk(r, Queue::Converting).chain(self.walk(r, Queue::Waiting))
     }
 
+    /// Those that are served before lock `i`, which is in a queue: the nearest first, at last the first conversion.
+    pub(super) fn walk_ahead(&self, i: u32) -> impl Iterator<Item = (u32, &Lock<P>)> {
+        let Lock { resource: r, queue, prev, .. } = self.locks[i];
+        let back = move |from: u32| {
+            std::iter::successors(Some(from).filter(|&j| j != NIL), |&j| Some(self.locks[j].prev).filter(|&j| j != NIL))
+        };
+        let own = if queue == Queue::Granted { NIL } else { prev };
+        let converting = if queue == Queue::Waiting { self.list(r, Queue::Converting).tail } else { NIL };
+        back(own).chain(back(converting)).map(|j| (j, &self.locks[j]))
+    }
+
     /// Makes sure that the resource has its shared part, with the counts of the one lock that it may have had.
     pub(super) fn share(&mut self, r: u32) -> &mut More {
         if self.resources[r].more.is_none() {

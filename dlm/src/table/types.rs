@@ -112,6 +112,8 @@ pub struct LockView<'a, P> {
     pub flags: LockFlags,
     /// Whether the granted mode was given up for the conversion that is waiting (CONVDEADLK).
     pub demoted: bool,
+    /// Whether it was told of somebody that it is in the way of, in the mode that it holds now (BAST).
+    pub told: bool,
     /// The caller's own.
     pub payload: &'a P,
 }
@@ -271,8 +273,10 @@ pub enum Cancelled<P> {
 pub enum Blocking {
     /// The other holds (or possibly holds) a mode that conflicts.
     Holds,
-    /// The other is ahead in the queues.
+    /// The other is ahead in the queues, and the modes wanted conflict.
     Ahead,
+    /// The other is ahead in the queues, and the modes wanted are compatible: it has only to be served.
+    ServedFirst,
 }
 
 /// An operation that makes no sense. The table is unchanged.

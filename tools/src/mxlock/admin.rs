@@ -2,8 +2,8 @@
 
 use super::cli::Global;
 use super::connect::{ask, connect};
-use super::report::{self, Commands, LocksJson, NodesJson, StatusJson};
-use super::{done, odd_reply};
+use super::report::{self, Commands, LocksJson, NodesJson, StatusJson, WhyJson};
+use super::{done, file_id, odd_reply};
 use crate::common::app::{Outcome, emit};
 use crate::common::failure::{Code, Failure};
 use crate::common::json::document;
@@ -11,6 +11,7 @@ use crate::common::names;
 use mxlock_format::NodeId;
 use mxlock_proto::client::{AdminReply, AdminRequest};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often a daemon that does not answer is tried again.
@@ -44,9 +45,29 @@ pub(super) fn locks(global: &Global, name: Option<&OsStr>) -> Outcome {
     let AdminReply::Locks { locks, .. } = client.admin(AdminRequest::Locks { resource })? else {
         return Err(odd_reply());
     };
-    let commands = Commands::look_up(client.node(), &locks);
+    let commands = Commands::ask(&client, locks.iter())?;
     emit(&if global.json { document(&LocksJson::new(&locks, &commands)) } else { report::locks(&locks, &commands) })?;
     Ok(0)
+}
+
+/// `mxlock why`: 1 when there is no lock at all.
+pub(super) fn why(global: &Global, name: Option<&OsStr>, file: Option<&Path>) -> Outcome {
+    let resource = match (name, file) {
+        (Some(name), _) => names::resource(global.namespace.as_deref(), name)?,
+        (None, Some(file)) => file_id::resource(file)?,
+        (None, None) => unreachable!("the arguments have one of them"),
+    };
+    let client = connect(global, None)?;
+    let AdminReply::Why(why) = client.admin(AdminRequest::Why { resource: resource.clone() })? else {
+        return Err(odd_reply());
+    };
+    let commands = Commands::ask(&client, why.locks.iter().map(|entry| &entry.lock))?;
+    emit(&if global.json {
+        document(&WhyJson::new(&resource, &why, &commands))
+    } else {
+        report::why(&resource, &why, &commands)
+    })?;
+    Ok(u8::from(why.locks.is_empty()))
 }
 
 /// `mxlock handover`.

@@ -15,6 +15,7 @@ EXAMPLES
   mxlock run backup -- backup.sh             run backup.sh while holding 'backup' on the whole cluster
   mxlock run -n nightly -- nightly.sh        exit with 1 at once if it is held
   mxlock locks backup                        who holds it, who waits
+  mxlock why backup                          what it waits for, over all nodes
   mxlock status                              the node, its cluster, what is blocked
   mxlock demo                                see it work on this machine";
 
@@ -70,6 +71,16 @@ pub(crate) enum Command {
         /// Only those on this name
         name: Option<OsString>,
     },
+    /// Who holds a lock, who waits for it and behind whom, and what would end that
+    #[command(after_help = WHY_EXAMPLES)]
+    Why {
+        /// What is waited for
+        #[arg(required_unless_present = "file", conflicts_with = "file")]
+        name: Option<OsString>,
+        /// A file or directory that was locked with `run --file`
+        #[arg(long, value_name = "PATH")]
+        file: Option<PathBuf>,
+    },
     /// Move mastership to another node
     #[command(after_help = "EXAMPLES\n  mxlock handover\n  mxlock handover 2")]
     Handover {
@@ -121,6 +132,17 @@ pub(crate) enum Command {
         program: String,
     },
 }
+
+const WHY_EXAMPLES: &str = "\
+The chain goes on over other locks that the holders wait for, on all nodes. Deadlocks are broken when they close; a \
+cycle that is shown is one that a flag of a request (NODLCKWT, NODLCKBLK) keeps from counting.
+
+The exit code is 1 when nobody holds or waits for it.
+
+EXAMPLES
+  mxlock why backup
+  mxlock why --file /shared/data.db
+  mxlock --json why backup | jq '.locks[] | select(.state == \"granted\") | .command'";
 
 const STATUS_EXAMPLES: &str = "\
 EXAMPLES

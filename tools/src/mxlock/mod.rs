@@ -36,6 +36,7 @@ fn command(cli: Cli) -> Outcome {
         Command::Status { check } => admin::status(global, *check),
         Command::Nodes => admin::nodes(global),
         Command::Locks { name } => admin::locks(global, name.as_deref()),
+        Command::Why { name, file } => admin::why(global, name.as_deref(), file.as_deref()),
         Command::Handover { node } => admin::handover(global, *node),
         Command::Leave { release } => admin::leave(global, *release),
         Command::FenceAck { node, yes } => admin::fence_ack(global, *node, *yes),

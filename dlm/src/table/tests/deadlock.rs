@@ -254,13 +254,19 @@ fn is_ahead(table: &Table<Tx>, lock: LockId, other: LockId) -> bool {
 
 /// Every edge of the graph.
 fn edges(table: &Table<Tx>) -> BTreeMap<Owner, BTreeSet<Owner>> {
+    edges_but(table, &[LockFlags::NODLCKWT, LockFlags::NODLCKBLK])
+}
+
+/// Every edge that these flags, if any, do not leave out.
+fn edges_but(table: &Table<Tx>, flags: &[LockFlags]) -> BTreeMap<Owner, BTreeSet<Owner>> {
+    let out = |view: &LockView<'_, Tx>, flag| flags.contains(&flag) && view.flags.contains(flag);
     let mut edges: BTreeMap<Owner, BTreeSet<Owner>> = BTreeMap::new();
-    for waiting in table.locks().filter(|view| view.wanted.is_some() && !view.flags.contains(LockFlags::NODLCKWT)) {
+    for waiting in table.locks().filter(|view| view.wanted.is_some() && !out(view, LockFlags::NODLCKWT)) {
         let me = owner_of(&waiting);
         for blocker in needs(table, waiting.lock) {
             let blocker = table.get(blocker).unwrap();
             let other = owner_of(&blocker);
-            let counts = !blocker.flags.contains(LockFlags::NODLCKBLK);
+            let counts = !out(&blocker, LockFlags::NODLCKBLK);
             if counts && (other != me || matches!(me, Owner::Transaction(_))) {
                 edges.entry(me).or_default().insert(other);
             }
@@ -300,6 +306,72 @@ fn check(table: &Table<Tx>) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+const EVERYTHING: ChainLimits = ChainLimits { locks: usize::MAX, blockers: usize::MAX, steps: usize::MAX };
+
+/// What people are shown are the detector's edges, followed to their ends, and the cycles that flags keep it from
+/// breaking.
+fn check_chains(table: &Table<Tx>) -> Result<(), TestCaseError> {
+    let edges = edges_but(table, &[]);
+    for name in NAMES.map(resource) {
+        let chain = table.chain(&name, &EVERYTHING);
+        prop_assert!(chain.complete && chain.omitted == 0);
+        let listed: BTreeSet<LockId> = chain.links.iter().map(|link| link.lock).collect();
+        prop_assert_eq!(listed.len(), chain.links.len(), "each lock once");
+        let here: Vec<LockId> = table.locks_on(&name).map(|view| view.lock).collect();
+        let first: Vec<LockId> = chain.links.iter().map(|link| link.lock).take(here.len()).collect();
+        prop_assert_eq!(first, here);
+        for link in &chain.links {
+            let blockers: Vec<_> = table.blockers(link.lock).collect();
+            prop_assert_eq!(&link.blockers, &blockers);
+            prop_assert!(blockers.iter().all(|(blocker, _)| listed.contains(blocker)));
+        }
+        // Whom the waiters on this resource wait for, near or far.
+        let mut waited_for = BTreeSet::new();
+        for waiting in table.locks_on(&name).filter(|view| view.wanted.is_some()) {
+            for need in needs(table, waiting.lock) {
+                let owner = owner_of(&table.get(need).unwrap());
+                waited_for.insert(owner);
+                waited_for.extend(reachable(&edges, owner));
+            }
+        }
+        for owner in &waited_for {
+            for view in table.locks().filter(|view| view.wanted.is_some() && owner_of(view) == *owner) {
+                prop_assert!(listed.contains(&view.lock), "{:?} waits for {:?}, which is not shown", owner, view.lock);
+            }
+        }
+        let closed = waited_for.iter().any(|owner| reachable(&edges, *owner).contains(owner));
+        prop_assert_eq!(chain.cycle.is_some(), closed);
+        for (lock, next) in chain.cycle.iter().flat_map(|cycle| cycle.iter().zip(cycle.iter().cycle().skip(1))) {
+            let (owner, next) = (owner_of(&table.get(*lock).unwrap()), owner_of(&table.get(*next).unwrap()));
+            prop_assert!(listed.contains(lock));
+            prop_assert!(reachable(&edges, owner).contains(&next));
+        }
+    }
+    Ok(())
+}
+
+/// A million locks on one resource: what is listed is bounded, and says so.
+#[test]
+fn a_chain_has_bounds() {
+    let mut yard = Yard::new();
+    for session in 1..100 {
+        yard.ask(session, 1, "a", Mode::PR, LockFlags::NONE, 0);
+    }
+    for session in 100..200 {
+        yard.ex(session, 1, "a");
+    }
+    let limits = ChainLimits { locks: 40, blockers: 3, steps: 1_000_000 };
+    let chain = yard.table.chain(&resource("a"), &limits);
+    assert!(chain.links.len() <= 40 && chain.links.len() + chain.omitted == 199, "{chain:?}");
+    let first_writer =
+        chain.links.iter().find(|link| link.lock == lock(100, 1)).expect("the first that waits is shown");
+    assert_eq!((first_writer.blockers.len(), first_writer.blockers_omitted), (3, 96));
+    assert!(chain.cycle.is_none() && chain.complete);
+    let chain = yard.table.chain(&resource("a"), &ChainLimits { steps: 10, ..limits });
+    assert!(!chain.complete);
+    assert_eq!(yard.table.chain(&resource("b"), &limits), Chain { complete: true, ..Chain::default() });
 }
 
 /// Takes a step.
@@ -359,5 +431,6 @@ proptest! {
             take(&mut yard, &mut known, step, seq);
             check(&yard.table)?;
         }
+        check_chains(&yard.table)?;
     }
 }

@@ -500,10 +500,12 @@ fn blockers_are_holders_and_those_ahead() {
     let blockers = |seq| bench.table.blockers(id(seq)).map(|(lock, why)| (lock.seq, why)).collect::<Vec<_>>();
     assert_eq!(blockers(1), []);
     assert_eq!(blockers(3), [(1, Blocking::Holds)]);
-    assert_eq!(blockers(4), [(3, Blocking::Ahead)]);
+    assert_eq!(blockers(4), [(3, Blocking::ServedFirst)]);
     let all = [(1, Blocking::Holds), (2, Blocking::Holds), (3, Blocking::Holds), (4, Blocking::Ahead)];
     assert_eq!(blockers(5), all);
-    assert_eq!(blockers(6), [(3, Blocking::Ahead), (4, Blocking::Ahead), (5, Blocking::Ahead)]);
+    // What is nearest comes first, and what it is compatible with has only to be served.
+    let all = [(5, Blocking::Ahead), (4, Blocking::ServedFirst), (3, Blocking::ServedFirst)];
+    assert_eq!(blockers(6), all);
 }
 
 /// An adopted lock goes on under its new id, in its place.

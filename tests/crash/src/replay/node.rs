@@ -271,6 +271,7 @@ impl World<'_> {
                 }
             }
             Output::Unwatch { .. } => {}
+            Output::NameProcesses { .. } => unreachable!("no client here asks who is who"),
             Output::Log(said) => self.hear(host, said),
             Output::Stop { reason } => {
                 let node = self.hosts[host].node;

@@ -11,3 +11,4 @@ mod libdlm;
 mod locking;
 mod lvm;
 mod restart;
+mod why;

@@ -75,6 +75,7 @@ impl World {
             Output::Unwatch { process } => {
                 daemon.watched.remove(&process.pid);
             }
+            Output::NameProcesses { .. } => unreachable!("no client of the simulator asks who is who"),
             Output::Log(said) => self.hear(host, said),
             Output::Stop { reason } => {
                 let node = daemon.node;

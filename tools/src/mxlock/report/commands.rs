@@ -1,36 +1,58 @@
 //! Which command a lock holder is.
 
+use mxlock_client::{Client, ClientError};
 use mxlock_format::{NodeId, Process};
+use mxlock_proto::client::{AdminReply, AdminRequest};
 use mxlock_proto::report::Lock;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// The command names of lock holders. Only this machine's processes can be looked up.
+/// Processes that one question may ask for.
+const AT_ONCE: usize = 256;
+
+/// The command names of lock holders.
+#[derive(Default)]
 pub(in crate::mxlock) struct Commands {
-    pub(super) here: Option<NodeId>,
-    pub(super) names: HashMap<Process, String>,
+    names: HashMap<(NodeId, Process), String>,
 }
 
 impl Commands {
-    /// Looks the holders on this machine's node `here` up in /proc; a process with another start time is another one.
-    pub(in crate::mxlock) fn look_up(here: Option<NodeId>, locks: &[Lock]) -> Commands {
-        let processes = locks.iter().filter(|lock| Some(lock.node) == here).map(|lock| lock.process);
-        let names = processes.filter_map(|process| Some((process, command_name(process)?))).collect();
-        Commands { here, names }
+    /// Asks each node for the commands of the processes on its machine. Those of a node that does not answer stay unknown.
+    ///
+    /// # Errors
+    /// When this node's daemon does not answer any more.
+    pub(in crate::mxlock) fn ask<'a>(
+        client: &Client,
+        locks: impl Iterator<Item = &'a Lock>,
+    ) -> Result<Commands, ClientError> {
+        let mut by_node: BTreeMap<NodeId, BTreeSet<(u32, u64, u32)>> = BTreeMap::new();
+        for Lock { node, process, .. } in locks {
+            by_node.entry(*node).or_default().insert((process.pid, process.start_time, process.uid));
+        }
+        let mut commands = Commands::default();
+        for (node, processes) in by_node {
+            let processes: Vec<Process> =
+                processes.into_iter().map(|(pid, start_time, uid)| Process { pid, start_time, uid }).collect();
+            for part in processes.chunks(AT_ONCE) {
+                match client.admin(AdminRequest::Commands { node, processes: part.to_vec() }) {
+                    Ok(AdminReply::Commands(names)) => commands.add(node, part, names),
+                    Ok(_) | Err(ClientError::Admin { .. }) => break,
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(commands)
+    }
+
+    /// What a node has said of these processes.
+    pub(super) fn add(&mut self, node: NodeId, processes: &[Process], names: Vec<Option<String>>) {
+        for (process, name) in processes.iter().zip(names) {
+            if let Some(name) = name {
+                self.names.insert((node, *process), name);
+            }
+        }
     }
 
     pub(super) fn of(&self, lock: &Lock) -> Option<&str> {
-        if Some(lock.node) != self.here {
-            return None;
-        }
-        self.names.get(&lock.process).map(String::as_str)
+        self.names.get(&(lock.node, lock.process)).map(String::as_str)
     }
-}
-
-/// Field 2 of /proc/PID/stat, in parentheses, if field 22 is the start time.
-pub(super) fn command_name(process: Process) -> Option<String> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
-    let (before, after) = stat.rsplit_once(')')?;
-    let start_time: u64 = after.split_whitespace().nth(19)?.parse().ok()?;
-    let name = before.split_once('(')?.1;
-    (start_time == process.start_time).then(|| name.escape_debug().to_string())
 }

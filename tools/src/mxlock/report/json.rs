@@ -134,8 +134,9 @@ pub(in crate::mxlock) struct LocksJson {
     locks: Vec<LockJson>,
 }
 
+/// One lock.
 #[derive(Serialize)]
-struct LockJson {
+pub(super) struct LockJson {
     #[serde(flatten)]
     resource: ResourceJson,
     owner: NodeId,
@@ -161,7 +162,13 @@ struct LockJson {
 
 impl LocksJson {
     pub(in crate::mxlock) fn new(locks: &[Lock], commands: &Commands) -> LocksJson {
-        let lock = |lock: &Lock| LockJson {
+        LocksJson { locks: locks.iter().map(|lock| LockJson::new(lock, commands)).collect() }
+    }
+}
+
+impl LockJson {
+    pub(super) fn new(lock: &Lock, commands: &Commands) -> LockJson {
+        LockJson {
             resource: ResourceJson::from(&lock.resource),
             owner: lock.node,
             pid: lock.process.pid,
@@ -181,7 +188,6 @@ impl LocksJson {
             lvb: lock.lvb.as_deref().map(hex),
             lvb_valid: lock.lvb_valid,
             slot: lock.slot,
-        };
-        LocksJson { locks: locks.iter().map(lock).collect() }
+        }
     }
 }

@@ -1,12 +1,16 @@
-//! What `mxlock status`, `nodes` and `locks` print, for people and as JSON.
+//! What `mxlock status`, `nodes`, `locks` and `why` print, for people and as JSON.
 
 mod commands;
 mod json;
 #[cfg(test)]
 mod tests;
+mod why;
+mod why_json;
 
 pub(super) use commands::Commands;
 pub(super) use json::{LocksJson, NodesJson, StatusJson};
+pub(super) use why::why;
+pub(super) use why_json::WhyJson;
 
 use crate::common::names::show_range;
 use crate::common::table::{Facts, Table};
@@ -23,7 +27,7 @@ pub(super) fn status(status: &Status) -> String {
         "node",
         format!("{} on {}, {}, incarnation {}", status.node, status.host, node_state(status.state), status.incarnation),
     );
-    facts.add("condition", condition(status.condition));
+    facts.add("condition", status.condition.to_string());
     facts.add("view", view(status));
     facts.add("members", list(&status.members));
     facts.add("lease", status.lease_left_ms.map_or("lost".to_owned(), |left| format!("{} left", duration_ms(left))));
@@ -59,7 +63,7 @@ pub(super) fn not_ready(status: &Status) -> Option<String> {
     if status.condition == Condition::Ready {
         return None;
     }
-    let mut sentence = format!("node {} does not grant locks: {}", status.node, condition(status.condition));
+    let mut sentence = format!("node {} does not grant locks: {}", status.node, status.condition);
     if let Some(blocked) = status.blocked.first() {
         sentence = format!("{sentence}; {blocked}");
     }
@@ -92,21 +96,6 @@ fn timing(timing: &Timing) -> String {
 fn list(nodes: &[NodeId]) -> String {
     let numbers: Vec<String> = nodes.iter().map(ToString::to_string).collect();
     if numbers.is_empty() { "none".to_owned() } else { numbers.join(" ") }
-}
-
-fn condition(condition: Condition) -> &'static str {
-    match condition {
-        Condition::Starting => "starting: it claims its slot",
-        Condition::Joining => "joining: it waits for the master to admit it",
-        Condition::Electing => "electing: there is no master",
-        Condition::Recovering => "recovering: the master rebuilds the lock table",
-        Condition::Ready => "ready",
-        Condition::LeaseLost => "its lease is lost",
-        Condition::Isolated => "isolated: no connection to the master",
-        Condition::FencingBlocked => "blocked on fencing",
-        Condition::Damaged => "blocked by a damaged heartbeat sector",
-        Condition::Stopping => "stopping",
-    }
 }
 
 fn node_state(state: NodeState) -> &'static str {
@@ -168,11 +157,7 @@ pub(super) fn locks(locks: &[Lock], commands: &Commands) -> String {
     for lock in locks {
         table.row([
             lock.resource.to_string(),
-            match lock.state {
-                LockState::Granted => lock.mode.to_string(),
-                LockState::Waiting => format!("-> {}", lock.wanted),
-                _ => format!("{} -> {}", lock.mode, lock.wanted),
-            },
+            modes(lock),
             state(lock),
             lock.node.to_string(),
             lock.process.pid.to_string(),
@@ -187,6 +172,14 @@ pub(super) fn locks(locks: &[Lock], commands: &Commands) -> String {
         ]);
     }
     table.to_string()
+}
+
+fn modes(lock: &Lock) -> String {
+    match lock.state {
+        LockState::Granted => lock.mode.to_string(),
+        LockState::Waiting => format!("-> {}", lock.wanted),
+        _ => format!("{} -> {}", lock.mode, lock.wanted),
+    }
 }
 
 fn state(lock: &Lock) -> String {

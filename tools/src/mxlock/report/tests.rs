@@ -1,9 +1,8 @@
 //! Golden texts and JSON keys.
 
-use super::commands::{Commands, command_name};
+use super::commands::Commands;
 use super::*;
 use mxlock_format::{ByteRange, Epoch, Incarnation, LockId, Mode, Process, QualifiedName, Resource, SessionId, Uuid};
-use std::collections::HashMap;
 
 fn node(slot: u32) -> NodeId {
     NodeId::new(slot).unwrap()
@@ -111,7 +110,7 @@ fn json_has_long_numbers_as_strings() {
     assert_eq!((&shown["incarnation"], &shown["epoch"]), (&"18446744073709551615".into(), &"498002".into()));
     assert_eq!((&shown["condition"], &shown["ready"]), (&"ready".into(), &true.into()));
     let locks = [lock(b"a\xff", LockState::Granted)];
-    let commands = Commands { here: Some(node(0)), names: HashMap::new() };
+    let commands = Commands::default();
     let shown = serde_json::to_value(LocksJson::new(&locks, &commands)).unwrap();
     let shown = &shown["locks"][0];
     assert_eq!((&shown["token"], &shown["name_hex"]), (&"5".into(), &"61ff".into()));
@@ -147,7 +146,8 @@ NODE  STATE   ROLE    HOST   ADDRESSES                          HEARTBEAT  TCP  
 fn locks_for_people() {
     let waiting =
         Lock { queue_place: Some(2), token: Token(0), range: ByteRange::new(0, 9), ..lock(b"a", LockState::Waiting) };
-    let commands = Commands { here: Some(node(1)), names: HashMap::from([(waiting.process, "backup.sh".to_owned())]) };
+    let mut commands = Commands::default();
+    commands.add(node(1), &[waiting.process], vec![Some("backup.sh".to_owned())]);
     let granted = Lock { node: node(2), lvb: Some(vec![1, 2]), orphan: true, ..lock(b"a", LockState::Converting) };
     assert_eq!(
         locks(&[granted, waiting], &commands),
@@ -158,14 +158,4 @@ a         -> EX     waiting #2     1   42  1000  backup.sh  2026-09-21T14:13:20Z
 "
     );
     assert_eq!(locks(&[], &commands), "no locks\n");
-}
-
-/// The command of a process that runs, and not of one that has its number now.
-#[test]
-fn commands_are_looked_up_by_start_time() {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let start_time = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
-    let me = Process { pid: std::process::id(), start_time, uid: 0 };
-    assert!(command_name(me).is_some());
-    assert_eq!(command_name(Process { start_time: start_time + 1, ..me }), None);
 }
