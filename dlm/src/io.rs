@@ -192,7 +192,7 @@ pub enum Output {
         begin_by: Option<BootTime>,
     },
     /// No ballot is cast before. To be kept, over a `kill -9` but not over a boot, for the daemon that takes this slot next:
-    /// [`crate::Config::ballots_from`]. Without an image that was written since it may be forgotten.
+    /// [`crate::config::Config::ballots_from`]. Without an image that was written since it may be forgotten.
     BallotsFrom {
         /// That time.
         from: BootTime,

@@ -9,7 +9,7 @@ use crate::options::{ConnectOptions, ConvertSpec, LockSpec, UnlockSpec};
 use crate::session::Session;
 use crate::table::{UNLOCK_OP, plain_unlock};
 use crate::waker::Waker;
-use mxlock_format::{Mode, NodeId, Resource, SessionId};
+use mxlock_format::{ByteRange, Mode, NodeId, Resource, SessionId};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
     AdminReply, AdminRequest, AdoptRequest, Answer, ConvertRequest, Denial, LockRequest, Request, UnlockRequest,
@@ -92,7 +92,20 @@ impl Client {
     /// # Errors
     /// As [`Client::lock`]; `Denied(NotFound)` when there is no such orphan.
     pub fn adopt(&self, resource: &Resource, mode: Mode) -> Result<Lock<'_>, ClientError> {
-        let seq = self.submit_adopt(resource, mode, false)?;
+        self.adopt_range(resource, None, mode)
+    }
+
+    /// Takes over the orphan that holds exactly this part of `resource` in `mode`; `None` is all of it.
+    ///
+    /// # Errors
+    /// As [`Client::adopt`].
+    pub fn adopt_range(
+        &self,
+        resource: &Resource,
+        range: Option<ByteRange>,
+        mode: Mode,
+    ) -> Result<Lock<'_>, ClientError> {
+        let seq = self.submit_adopt_range(resource, range, mode, false)?;
         self.acquired(seq, Some(Duration::ZERO))
     }
 
@@ -167,12 +180,26 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoAnswer`] when the daemon has taken in nothing for long.
     pub fn submit_adopt(&self, resource: &Resource, mode: Mode, persistent: bool) -> Result<u64, ClientError> {
+        self.submit_adopt_range(resource, None, mode, persistent)
+    }
+
+    /// The same for an orphan of this part of the resource.
+    ///
+    /// # Errors
+    /// As [`Client::submit_adopt`].
+    pub fn submit_adopt_range(
+        &self,
+        resource: &Resource,
+        range: Option<ByteRange>,
+        mode: Mode,
+        persistent: bool,
+    ) -> Result<u64, ClientError> {
         let mut session = self.session.borrow_mut();
         session.make_room()?;
         let seq = session.table.next_seq();
-        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), mode, persistent });
+        let request = Request::Adopt(AdoptRequest { seq, resource: resource.clone(), range, mode, persistent });
         session.send(&request)?;
-        session.table.begin(seq, resource.clone(), None);
+        session.table.begin(seq, resource.clone(), range);
         session.table.expect(seq, 0, request, None);
         self.settle(&session);
         Ok(seq)

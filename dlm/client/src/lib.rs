@@ -27,6 +27,7 @@ mod event;
 mod lease;
 mod lock;
 mod options;
+mod ranges;
 mod session;
 mod socket;
 mod table;
@@ -39,6 +40,7 @@ pub use event::{Event, Loss};
 pub use lease::Lease;
 pub use lock::Lock;
 pub use options::{ConnectOptions, ConvertSpec, DEFAULT_LOCKSPACE, LockSpec, SOCKET_VARIABLE, UnlockSpec};
+pub use ranges::{PosixRanges, RangeConflict, RangeMode};
 pub use table::UNLOCK_OP;
 
 pub use mxlock_format::{ByteRange, Mode, NodeId, QualifiedName, Resource, ResourceError, SessionId, Token};

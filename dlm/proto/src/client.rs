@@ -127,6 +127,8 @@ pub struct AdoptRequest {
     pub seq: u64,
     /// What is locked.
     pub resource: Resource,
+    /// The part of it that the orphan must have; `None` is all of it.
+    pub range: Option<ByteRange>,
     /// The mode that the orphan must hold; where there is one in another mode only, the answer is `Denied(Busy)`.
     pub mode: Mode,
     /// Whether it outlives its new owner as well.

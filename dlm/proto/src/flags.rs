@@ -49,6 +49,10 @@ flags! {
     TRANSIENT = 13;
     /// A conversion down from PW or EX says that the value can no longer be trusted.
     IVVALBLK = 14;
+    /// For new requests: what the same session holds in the same transaction is not in the way. So a client can put byte
+    /// ranges together, divide them, or change the mode of a part, without letting go of what it keeps. (Not in the
+    /// kernel.)
+    OWN = 15;
 }
 
 impl LockFlags {

@@ -59,7 +59,9 @@ impl Master {
         let range = claim.range.unwrap_or(ByteRange::ALL);
         let fits = |view: LockView<'_, Holder>| {
             let modes = [view.granted, view.wanted.filter(|_| view.standing == Standing::Possible)];
-            !view.range.overlaps(range) || modes.into_iter().flatten().all(|mode| mode.compatible(claim.mode))
+            view.lock.session == session
+                || !view.range.overlaps(range)
+                || modes.into_iter().flatten().all(|mode| mode.compatible(claim.mode))
         };
         if self.damaged.is_empty() || self.table.get(lock).is_some() || !self.table.locks_on(&claim.resource).all(fits)
         {

@@ -408,7 +408,9 @@ impl Master {
         let Some(mode) = reported.granted.filter(|_| reported.presence == Presence::Gone) else { return false };
         let range = reported.range.unwrap_or(ByteRange::ALL);
         let clash = |view: LockView<'_, Holder>| {
-            view.range.overlaps(range) && view.granted.is_some_and(|held| !held.compatible(mode))
+            // What is its own may overlap it (OWN).
+            let own = (view.lock.session, view.payload.transaction) == (reported.lock.session, reported.transaction);
+            !own && view.range.overlaps(range) && view.granted.is_some_and(|held| !held.compatible(mode))
         };
         self.table.locks_on(&reported.resource).any(clash)
     }
@@ -570,7 +572,7 @@ impl Master {
         let orphans = || {
             let all = self.table.locks_on(&new.resource);
             all.filter(|view| view.standing == Standing::Orphan && view.payload.gone && view.granted.is_some())
-                .filter(|view| view.range == ByteRange::ALL)
+                .filter(|view| view.range == new.range.unwrap_or(ByteRange::ALL))
         };
         let other_mode = orphans().next().is_some();
         let orphan = orphans()

@@ -148,7 +148,8 @@ impl Word {
             let taken = self.said.values().any(|(_, _, other)| {
                 let clash = other.granted.zip(lock.granted).is_some_and(|(theirs, mine)| !theirs.compatible(mine));
                 let meet = other.range.unwrap_or(ByteRange::ALL).overlaps(span);
-                other.lock != id && other.resource == lock.resource && meet && clash
+                let own = (other.lock.session, other.transaction) == (id.session, lock.transaction);
+                other.lock != id && other.resource == lock.resource && meet && clash && !own
             });
             if taken && let Some((_, _, lock)) = self.said.get_mut(&id) {
                 lock.granted = swapped(lock);

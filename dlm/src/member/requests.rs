@@ -110,7 +110,7 @@ impl Member {
         let pending = Pending::new(0, request.mode, flags, order, None);
         let lock = OwnedLock {
             resource: request.resource.clone(),
-            range: None,
+            range: request.range,
             granted: None,
             token: Token::default(),
             granted_at_ms: 0,

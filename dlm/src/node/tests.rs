@@ -551,7 +551,7 @@ fn an_orphan_of_a_writer_has_no_valid_value() {
     solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
     assert_eq!(solo.value(50, 0), Some((7, true)));
     solo.input(Input::ProcessGone { process });
-    let adopt = AdoptRequest { seq: 2, resource: resource("data"), mode: Mode::PW, persistent: false };
+    let adopt = AdoptRequest { seq: 2, resource: resource("data"), mode: Mode::PW, range: None, persistent: false };
     solo.request(Request::Adopt(adopt));
     assert_eq!(solo.value(2, 0), Some((7, false)));
 }
@@ -578,7 +578,7 @@ fn an_adoption_survives_a_failover() {
     solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
     solo.input(Input::ProcessGone { process });
     solo.hold = true;
-    let adopt = AdoptRequest { seq: 1, resource: resource("data"), mode: Mode::PR, persistent: false };
+    let adopt = AdoptRequest { seq: 1, resource: resource("data"), mode: Mode::PR, range: None, persistent: false };
     solo.request(Request::Adopt(adopt));
     assert!(solo.answers(1, 0).is_empty(), "its record does not name the new owner yet");
     solo.fail_over();

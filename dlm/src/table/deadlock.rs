@@ -221,7 +221,9 @@ impl<P: Payload> Table<P> {
     /// if one leads to the origin.
     fn look_at_holders(&self, search: &mut Search, me: Waiter, i: u32) -> bool {
         let Lock { resource: r, range, wanted: Some(mode), .. } = self.locks[i] else { return false };
+        let own = self.locks[i].own();
         if !self.resources[r].may_have_ranges()
+            && own.is_none()
             && let Some(left_out) = search.looked.get(&(r, mode)).cloned()
         {
             return left_out.into_iter().any(|j| j != i && self.meet(search, me, j));
@@ -232,6 +234,7 @@ impl<P: Payload> Table<P> {
             let in_the_way = other.range.overlaps(range)
                 && other.standing != Standing::Possible
                 && other.held().conflicts(mode)
+                && own != Some(other.belongs_to())
                 && !search.leaves_out(other, LockFlags::NODLCKBLK);
             if !in_the_way {
                 continue;
@@ -243,7 +246,10 @@ impl<P: Payload> Table<P> {
                 return true;
             }
         }
-        search.looked.insert((r, mode), left_out);
+        // (What is left out for OWN is in the way of others.)
+        if own.is_none() {
+            search.looked.insert((r, mode), left_out);
+        }
         false
     }
 

@@ -1,9 +1,9 @@
 //! What the table keeps per lock and per resource, small: there may be millions.
 
 use super::slab::NIL;
-use super::{LockFlags, Standing};
+use super::{LockFlags, Payload, Standing};
 use crate::planted::{Bug, planted};
-use mxlock_format::{ByteRange, LockId, Lvb, Mode, Resource};
+use mxlock_format::{ByteRange, LockId, Lvb, Mode, Resource, SessionId};
 
 /// A set of modes, one bit each.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -131,6 +131,18 @@ pub(super) struct Lock<P> {
     pub(super) told: ModeSet,
     pub(super) demoted: bool,
     pub(super) payload: P,
+}
+
+impl<P: Payload> Lock<P> {
+    /// Its session and transaction.
+    pub(super) fn belongs_to(&self) -> (SessionId, u64) {
+        (self.id.session, self.payload.transaction())
+    }
+
+    /// With OWN: whose locks are not in its way.
+    pub(super) fn own(&self) -> Option<(SessionId, u64)> {
+        self.flags.contains(LockFlags::OWN).then(|| self.belongs_to())
+    }
 }
 
 impl<P> Lock<P> {

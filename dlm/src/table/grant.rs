@@ -9,7 +9,7 @@ use super::entry::{ModeSet, Queue};
 use super::slab::NIL;
 use super::{Effect, Grant, LockFlags, Payload, Table, lvb};
 use crate::planted::{Bug, planted};
-use mxlock_format::{ByteRange, Mode};
+use mxlock_format::{ByteRange, Mode, SessionId};
 
 /// A request under test, in the table or not yet.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Ask {
     pub(super) me: u32,
     /// The mode held: a conversion.
     pub(super) granted: Option<Mode>,
+    /// With OWN: the session and the transaction whose locks are not in the way.
+    pub(super) own: Option<(SessionId, u64)>,
     pub(super) range: ByteRange,
     pub(super) flags: LockFlags,
     /// The lock behind which it is, or would be, queued.
@@ -71,7 +73,7 @@ impl<P: Payload> Table<P> {
         if in_place && ask.granted.is_some_and(down) {
             return true;
         }
-        if self.conflicts(r, ask.me, ask.range, mode) {
+        if self.conflicts(r, ask, mode) {
             return false;
         }
         if in_place && ask.granted.is_some() {
@@ -95,15 +97,17 @@ impl<P: Payload> Table<P> {
     }
 
     /// Whether `mode` conflicts with what anybody but `me` holds, or possibly holds.
-    fn conflicts(&self, r: u32, me: u32, range: ByteRange, mode: Mode) -> bool {
+    fn conflicts(&self, r: u32, ask: &Ask, mode: Mode) -> bool {
+        let Ask { me, own, range, .. } = *ask;
         match &self.resources[r].more {
-            Some(more) if more.ranged == 0 && range == ByteRange::ALL => {
+            Some(more) if more.ranged == 0 && range == ByteRange::ALL && own.is_none() => {
                 let mine = if me == NIL { ModeSet::EMPTY } else { self.held_in_lists(me) };
                 more.held.modes_except(mine).conflicts(mode)
             }
             _ => self
                 .walk_holders(r)
-                .any(|(i, other)| i != me && other.range.overlaps(range) && other.held().conflicts(mode)),
+                .filter(|&(i, other)| i != me && other.range.overlaps(range) && own != Some(other.belongs_to()))
+                .any(|(_, other)| other.held().conflicts(mode)),
         }
     }
 
@@ -187,8 +191,15 @@ impl<P: Payload> Table<P> {
     /// The test to make for lock `i`, which is in a queue, and the mode that it wants.
     pub(super) fn queued_ask(&self, i: u32) -> (Ask, Mode) {
         let lock = &self.locks[i];
-        let ask =
-            Ask { me: i, granted: lock.granted, range: lock.range, flags: lock.flags, after: lock.prev, first: false };
+        let ask = Ask {
+            me: i,
+            granted: lock.granted,
+            own: lock.own(),
+            range: lock.range,
+            flags: lock.flags,
+            after: lock.prev,
+            first: false,
+        };
         (ask, lock.wanted.expect("a queued lock wants a mode"))
     }
 

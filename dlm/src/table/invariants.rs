@@ -102,7 +102,8 @@ impl<P: Payload> Table<P> {
         for (i, a) in self.walk_holders(r).filter(sure) {
             for (_, b) in self.walk_holders(r).filter(sure).take_while(|&(j, _)| j != i) {
                 let compatible = a.granted.zip(b.granted).is_none_or(|(a, b)| a.compatible(b));
-                if !compatible && a.range.overlaps(b.range) {
+                // With OWN, locks of one session and transaction.
+                if !compatible && a.range.overlaps(b.range) && a.belongs_to() != b.belongs_to() {
                     return Err(InvariantViolation::Conflict { resource: self.name(r), a: a.id, b: b.id });
                 }
             }

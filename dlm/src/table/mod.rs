@@ -6,6 +6,7 @@
 //!
 //! The rules are those of the Linux kernel DLM (fs/dlm/lock.c), with these differences, each explained at its place:
 //! * byte ranges: two locks meet only where they overlap, for conflicts and for order alike;
+//! * OWN: what the same session holds in the same transaction is not in the way of a new request;
 //! * possible holders, which may conflict with what is granted already;
 //! * order survives a failover, so conversions are served in order after one;
 //! * no request waits for the next event although it could be granted: HEADQUE that would be first, NOORDER with QUECVT,
@@ -128,7 +129,8 @@ impl<P: Payload> Table<P> {
         let Request { lock: id, resource, mode, flags, range, position, payload } = request;
         let r = self.find_or_add_resource(resource);
         let after = self.place(r, Queue::Waiting, position, flags.contains(LockFlags::HEADQUE));
-        let ask = Ask { me: NIL, granted: None, range, flags, after, first: true };
+        let own = flags.contains(LockFlags::OWN).then(|| (id.session, payload.transaction()));
+        let ask = Ask { me: NIL, granted: None, own, range, flags, after, first: true };
         let verdict = self.judge(r, &ask, mode);
         if verdict == Verdict::Wait && flags.contains(LockFlags::NOQUEUE) {
             if flags.contains(LockFlags::NOQUEUEBAST) {
@@ -194,7 +196,7 @@ impl<P: Payload> Table<P> {
 
         let at_head = flags.contains(LockFlags::HEADQUE);
         let mut after = self.place_conversion(r, mode, range, position, at_head);
-        let mut ask = Ask { me: i, granted, range, flags, after, first: true };
+        let mut ask = Ask { me: i, granted, own: None, range, flags, after, first: true };
         let mut verdict = self.judge(r, &ask, mode);
         if verdict == Verdict::Deadlock {
             if flags.contains(LockFlags::CONVDEADLK) {
@@ -414,6 +416,8 @@ fn check_request_flags(flags: LockFlags, mode: Mode) -> Result<(), TableError> {
 fn check_conversion_flags(flags: LockFlags, held: Mode, mode: Mode) -> Result<(), TableError> {
     let rule = if flags.contains(LockFlags::EXPEDITE) {
         "EXPEDITE is for new requests only"
+    } else if flags.contains(LockFlags::OWN) {
+        "OWN is for new requests only"
     } else if flags.contains(LockFlags::CONVDEADLK | LockFlags::NOQUEUE) {
         "CONVDEADLK and NOQUEUE exclude each other"
     } else if flags.contains(LockFlags::QUECVT) && held.covers(mode) {

@@ -74,7 +74,10 @@ impl<P: Payload> Table<P> {
         waits.into_iter().flat_map(move |wanted| {
             let in_order = !me.flags.contains(LockFlags::NOORDER);
             let overlaps = |other: &Lock<P>| other.range.overlaps(me.range);
-            let holds = move |other: &Lock<P>| other.queue != Queue::Waiting && other.held().conflicts(wanted);
+            let own = me.own();
+            let holds = move |other: &Lock<P>| {
+                other.queue != Queue::Waiting && other.held().conflicts(wanted) && own != Some(other.belongs_to())
+            };
             let holders = self.walk_holders(me.resource).filter(move |&(j, other)| j != i && holds(other));
             let ahead = self.walk_ahead(i).filter(move |&(_, other)| in_order && !holds(other));
             let holders = holders.filter(move |&(_, other)| overlaps(other)).map(|(j, _)| (j, Blocking::Holds));

@@ -269,8 +269,13 @@ impl World {
         let keep_until = now + me.dice.spread(keep);
         let persistent = self.storm && me.dice.chance(200_000);
         me.locks.insert(seq, Held { persistent, ..Held::new(resource, None, keep_until) });
-        let request =
-            Request::Adopt(AdoptRequest { seq, resource: self.resources[resource].clone(), mode, persistent });
+        let request = Request::Adopt(AdoptRequest {
+            seq,
+            resource: self.resources[resource].clone(),
+            range: None,
+            mode,
+            persistent,
+        });
         self.send_op(client, seq, 0, request, false, Writes::Nothing);
     }
 }

@@ -166,6 +166,26 @@ fn incompatible_grants_are_found() {
     assert_eq!(disk.kinds(), [Kind::IncompatibleGrants]);
 }
 
+/// Decision 016: a session divides a range before it lets go of the whole. Another transaction of it has no such right, and
+/// whole resources are not divided.
+#[test]
+fn a_range_may_be_divided_by_its_owner() {
+    let owned = |token, transaction| {
+        let record = lock("a", 0, Mode::EX, token);
+        LockRecord { lock: LockId { session: SessionId(77), seq: token }, transaction, ..record }
+    };
+    let mut disk = Disk::new();
+    disk.put(&ranged(owned(1, 5), 0, 99));
+    disk.put(&ranged(owned(2, 5), 0, 49));
+    assert_eq!(disk.kinds(), []);
+    disk.put(&ranged(owned(3, 6), 90, 99));
+    assert_eq!(disk.kinds(), [Kind::IncompatibleGrants]);
+    let mut disk = Disk::new();
+    disk.put(&owned(1, 5));
+    disk.put(&owned(2, 5));
+    assert_eq!(disk.kinds(), [Kind::IncompatibleGrants]);
+}
+
 /// PROTOTYPE 11: PR and CW are incompatible although neither is above the other.
 #[test]
 fn a_converting_lock_still_holds_its_old_mode() {

@@ -158,7 +158,10 @@ impl Report {
             }
             for (i, &(slot_a, a)) in holders.iter().enumerate() {
                 for &(slot_b, b) in &holders[i + 1..] {
-                    if a.lock == b.lock || a.mode.compatible(b.mode) || !range(a).overlaps(range(b)) {
+                    // A session may divide what it holds before it lets go of the whole (OWN).
+                    let own = (a.owner, a.lock.session, a.transaction) == (b.owner, b.lock.session, b.transaction)
+                        && (a.range.is_some() || b.range.is_some());
+                    if own || a.lock == b.lock || a.mode.compatible(b.mode) || !range(a).overlaps(range(b)) {
                         continue;
                     }
                     let message = format!(

@@ -292,7 +292,8 @@ The orphan must be of your own user, or you must be root. COMMAND runs as under 
 
 EXAMPLES
   mxlock adopt backup -- backup.sh --resume
-  mxlock adopt -m PR config -- cat /shared/config";
+  mxlock adopt -m PR config -- cat /shared/config
+  mxlock adopt --range 0-4095 image -- repair image";
 
 /// `mxlock adopt`.
 #[derive(Args, Debug)]
@@ -303,6 +304,9 @@ pub(crate) struct Adopt {
     /// The mode that the orphan holds
     #[arg(short, long, value_name = "MODE", default_value_t = Mode::EX)]
     pub(crate) mode: Mode,
+    /// The bytes that the orphan holds, both ends inclusive; `A-` has no end [default: all]
+    #[arg(long, value_name = "A-B", value_parser = parse_range)]
+    pub(crate) range: Option<ByteRange>,
     /// What to run
     #[arg(last = true, required = true, value_names = ["COMMAND", "ARG"])]
     pub(crate) command: Vec<OsString>,

@@ -1,6 +1,7 @@
 //! Conversions that change whether a lock outlives its owner, and that invalidate a value; adoption (section 7).
 
 use super::*;
+use mxlock_format::ByteRange;
 use mxlock_proto::client::{AdoptRequest, Denial};
 
 impl Solo {
@@ -9,7 +10,25 @@ impl Solo {
     }
 
     fn adopt(&mut self, seq: u64, name: &str, mode: Mode, persistent: bool) {
-        self.request(Request::Adopt(AdoptRequest { seq, resource: resource(name), mode, persistent }));
+        self.request(Request::Adopt(AdoptRequest { seq, resource: resource(name), range: None, mode, persistent }));
+    }
+
+    fn adopt_range(&mut self, seq: u64, name: &str, range: ByteRange, mode: Mode) {
+        let request = AdoptRequest { seq, resource: resource(name), range: Some(range), mode, persistent: true };
+        self.request(Request::Adopt(request));
+    }
+
+    fn lock_range(&mut self, seq: u64, name: &str, range: ByteRange, mode: Mode) {
+        self.request(Request::Lock(LockRequest {
+            seq,
+            resource: resource(name),
+            mode,
+            flags: LockFlags::PERSISTENT,
+            range: Some(range),
+            timeout_ms: None,
+            transaction: 0,
+            orphan_lifetime_ms: None,
+        }));
     }
 
     /// The client's process ends and another one of the same user takes its place.
@@ -116,4 +135,36 @@ fn a_conversion_invalidates_the_value() {
     assert!(solo.is_granted(1, 2, Mode::NL));
     solo.lock(3, "data", Mode::PR);
     assert_eq!(solo.value(3, 0), Some((7, false)));
+}
+
+/// An orphan of a part of a resource is adopted by that part, once, also after a failover, and goes on with it.
+#[test]
+fn orphans_are_adopted_by_range() {
+    let range = |start, end| ByteRange::new(start, end).unwrap();
+    let mut solo = Solo::new();
+    solo.lock_range(1, "data", range(0, 99), Mode::EX);
+    solo.lock_range(2, "data", range(100, 199), Mode::PR);
+    assert!(solo.is_granted(1, 0, Mode::EX) && solo.is_granted(2, 0, Mode::PR));
+    solo.next_process(43);
+    solo.hold = true;
+    solo.lock(5, "else", Mode::EX);
+    solo.fail_over();
+    solo.adopt(7, "data", Mode::EX, true);
+    assert!(matches!(solo.answers(7, 0)[..], [Answer::Denied(Denial::NotFound)]), "nobody held all of it");
+    solo.adopt_range(8, "data", range(0, 98), Mode::EX);
+    assert!(matches!(solo.answers(8, 0)[..], [Answer::Denied(Denial::NotFound)]), "nor this part");
+    solo.adopt_range(9, "data", range(100, 199), Mode::EX);
+    assert!(matches!(solo.answers(9, 0)[..], [Answer::Denied(Denial::Busy)]), "this one in another mode");
+    solo.adopt_range(10, "data", range(0, 99), Mode::EX);
+    assert!(solo.is_granted(10, 0, Mode::EX));
+    solo.adopt_range(11, "data", range(0, 99), Mode::EX);
+    assert!(matches!(solo.answers(11, 0)[..], [Answer::Denied(Denial::NotFound)]), "it is an orphan no more");
+    let ranges: Vec<_> = solo.records().into_iter().filter_map(|(_, record)| record.range).collect();
+    assert_eq!(ranges.len(), 2, "{ranges:?}");
+    solo.next_process(44);
+    solo.hold = true;
+    solo.lock(6, "else", Mode::EX);
+    solo.fail_over();
+    solo.adopt_range(12, "data", range(0, 99), Mode::EX);
+    assert!(solo.is_granted(12, 0, Mode::EX), "the daemon remembers what part was adopted");
 }

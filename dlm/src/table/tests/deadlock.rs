@@ -200,7 +200,7 @@ fn steps() -> impl Strategy<Value = Step> {
     let mode = || prop::sample::select(Mode::ALL.to_vec());
     let flags = || {
         let plain = LockFlags::NONE;
-        let odd = [LockFlags::NODLCKWT, LockFlags::NODLCKBLK, LockFlags::NOORDER, LockFlags::HEADQUE];
+        let odd = [LockFlags::NODLCKWT, LockFlags::NODLCKBLK, LockFlags::NOORDER, LockFlags::HEADQUE, LockFlags::OWN];
         prop_oneof![6 => Just(plain), 2 => prop::sample::select(odd.to_vec())]
     };
     let range = prop_oneof![

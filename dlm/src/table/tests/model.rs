@@ -95,7 +95,8 @@ impl Test<'_> {
         if in_place && item.granted.is_some_and(|held| covers(held, mode)) {
             return true;
         }
-        if self.others.iter().filter(meets).any(|other| other.holds_against(mode)) {
+        let own = |other: &Item| item.has(LockFlags::OWN) && other.id.session == item.id.session;
+        if self.others.iter().filter(meets).any(|other| other.holds_against(mode) && !own(other)) {
             return false;
         }
         if in_place || item.has(LockFlags::NOORDER) {
@@ -395,6 +396,7 @@ impl Model {
         }
         let (Some(held), None) = (old.granted, old.wanted) else { return Err(TableError::Busy(id)) };
         let bad = flags.contains(LockFlags::EXPEDITE)
+            || flags.contains(LockFlags::OWN)
             || flags.contains(LockFlags::CONVDEADLK) && flags.contains(LockFlags::NOQUEUE)
             || flags.contains(LockFlags::QUECVT) && covers(held, mode);
         if bad {

@@ -10,6 +10,11 @@ use std::collections::BTreeSet;
 const IDS: u64 = 9;
 const NAMES: [&str; 2] = ["r", "s"];
 
+/// Locks of three sessions.
+fn id(lock: u64) -> LockId {
+    LockId { session: mxlock_format::SessionId(1 + lock % 3), seq: lock }
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Request { lock: u64, name: usize, mode: Mode, flags: LockFlags, range: ByteRange, back: u64 },
@@ -40,6 +45,7 @@ const ALL_FLAGS: &[LockFlags] = &[
     LockFlags::HEADQUE,
     LockFlags::ALTPR,
     LockFlags::ALTCW,
+    LockFlags::OWN,
 ];
 
 fn modes() -> impl Strategy<Value = Mode> {
@@ -90,7 +96,7 @@ fn ops(shape: Shape) -> impl Strategy<Value = Op> {
     );
     let convert = (lock(), modes(), flags(shape.flags), backs(), lvbs(), odd()).prop_map(
         |(lock, mode, flags, back, lvb, odd)| {
-            let flags = mostly_allowed(flags, odd, &[LockFlags::EXPEDITE]);
+            let flags = mostly_allowed(flags, odd, &[LockFlags::EXPEDITE, LockFlags::OWN]);
             Op::Convert { lock, mode, flags, back, lvb }
         },
     );
@@ -183,7 +189,8 @@ impl Pair {
     fn is_clear(&self, lock: u64, mode: Option<Mode>) -> bool {
         let (Some(me), Some(mode)) = (self.table.get(id(lock)), mode) else { return false };
         self.table.locks_on(me.resource).filter(|other| other.lock != me.lock).all(|other| {
-            let compatible = other.granted.is_none_or(|held| held.compatible(mode));
+            let own = other.lock.session == me.lock.session;
+            let compatible = own || other.granted.is_none_or(|held| held.compatible(mode));
             compatible || !other.range.overlaps(me.range)
         })
     }

@@ -470,6 +470,7 @@ fn nonsense_is_refused() {
         |lock, mode, flags, lvb| bench.table.convert(lock, mode, flags, 0, lvb, &mut effects).unwrap_err();
     let bad_conversions = [
         (NL, LockFlags::EXPEDITE),
+        (EX, LockFlags::OWN),
         (EX, LockFlags::CONVDEADLK | LockFlags::NOQUEUE),
         (PR, LockFlags::QUECVT),
         (CR, LockFlags::QUECVT),
@@ -520,4 +521,32 @@ fn rename_keeps_everything_else() {
     bench.effects();
     bench.unlock(100);
     assert_eq!(bench.granted(), [(2, PR)]);
+}
+
+/// OWN: a session divides what it holds and lets go of the whole, and nobody gets a byte in between. For everybody else it
+/// is an ordinary request.
+#[test]
+fn own_locks_are_not_in_the_way() {
+    let range = |start, end| ByteRange::new(start, end).unwrap();
+    let mut bench = Bench::new();
+    let mut ask = |session, seq, mode, flags, range| {
+        let lock = LockId { session: SessionId(session), seq };
+        bench.position += 1;
+        let position = bench.position;
+        let request = Request { lock, resource: resource("r"), mode, flags, range, position, payload: () };
+        let outcome = bench.table.request(request, &mut bench.effects).unwrap();
+        bench.table.check_invariants().unwrap();
+        matches!(outcome, Outcome::Granted(_))
+    };
+    assert!(ask(1, 1, EX, NONE, range(0, 99)));
+    assert!(!ask(2, 2, PR, NONE, range(50, 59)), "somebody else waits");
+    assert!(!ask(1, 3, EX, LockFlags::NOQUEUE, range(0, 49)), "its own lock is in the way of an ordinary request");
+    assert!(!ask(1, 3, PR, LockFlags::OWN | LockFlags::NOQUEUE, range(50, 59)), "and who waits is ahead");
+    let carve = LockFlags::OWN | LockFlags::NOORDER | LockFlags::NOQUEUE;
+    assert!(ask(1, 3, EX, carve, range(0, 49)));
+    assert!(ask(1, 4, PR, carve, range(50, 59)));
+    assert!(ask(1, 5, EX, carve, range(60, 99)));
+    assert!(!ask(2, 6, EX, LockFlags::OWN | LockFlags::NOQUEUE, range(0, 0)), "another session's are in the way");
+    bench.unlock(1);
+    assert_eq!(bench.granted(), [(2, PR)], "only the part that was downgraded");
 }

@@ -10,5 +10,6 @@ mod handover;
 mod libdlm;
 mod locking;
 mod lvm;
+mod ranges;
 mod restart;
 mod why;

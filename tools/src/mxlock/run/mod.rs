@@ -54,7 +54,7 @@ pub(super) fn adopt(global: &Global, adopt: &Adopt) -> Outcome {
     let target =
         Target { resource: resource(global.namespace.as_deref(), &adopt.name)?, name: adopt.name.as_bytes().to_vec() };
     let client = connect(global, None)?;
-    let locks = vec![client.adopt(&target.resource, adopt.mode)?];
+    let locks = vec![client.adopt_range(&target.resource, adopt.range, adopt.mode)?];
     still_held(&locks)?;
     let status = StatusFd::take(None)?;
     hold(&client, locks, &[target], &Job { command: &adopt.command, on_bast: None, status: &status })
