@@ -74,6 +74,8 @@ pub(crate) struct Holder {
     /// The process has ended: others may adopt what it left.
     gone: bool,
     settling: Settling,
+    /// Somebody waits for it, and its owner, who has not heard of the grant yet, is told after that.
+    hushed: bool,
 }
 
 /// What the core is to do for the master.
@@ -221,9 +223,11 @@ impl Master {
                         self.granted(now, grant);
                     }
                     Effect::Bast { holder, wanted } => {
-                        if let Some(view) = self.table.get(holder) {
-                            let (node, gone) = (view.payload.node, view.payload.gone);
-                            if !gone && self.members.contains(node) {
+                        if let Some(owner) = self.table.payload_mut(holder) {
+                            let (node, gone) = (owner.node, owner.gone);
+                            if matches!(owner.settling, Settling::Grant { .. }) {
+                                owner.hushed = true;
+                            } else if !gone && self.members.contains(node) {
                                 self.send(node, PeerMessage::Bast { lock: holder, wanted });
                             }
                         }

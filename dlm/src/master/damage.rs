@@ -91,6 +91,7 @@ impl Master {
                 persistent: false,
                 gone: false,
                 settling: Settling::Nothing,
+                hushed: false,
             },
         };
         self.table.restore(restored).ok()?;

@@ -612,6 +612,7 @@ impl Master {
             persistent: new.flags.contains(LockFlags::PERSISTENT),
             gone: false,
             settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
+            hushed: false,
         };
         let _ = self.table.set_payload(lock, holder);
         let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);

@@ -70,6 +70,7 @@ impl Master {
             persistent,
             gone: false,
             settling: Settling::Nothing,
+            hushed: false,
         };
         let request = Request { lock, resource, mode: new.mode, flags: new.flags, range, position, payload: holder };
         match self.table.request(request, &mut self.effects) {

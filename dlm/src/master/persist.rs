@@ -136,13 +136,18 @@ impl Master {
             demoted,
             lvb: self.table.lvb(view.resource).filter(|_| value != ValueDuty::None).cloned(),
         };
-        self.table.payload_mut(lock).expect("still there").settling = Settling::Nothing;
+        let holder = self.table.payload_mut(lock).expect("still there");
+        holder.settling = Settling::Nothing;
+        let hushed = std::mem::take(&mut holder.hushed);
         if let Some((owner, orphan)) = self.adoptions.remove(&lock) {
             // Not before the record names the new owner: until then the old one speaks for it.
             self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
         }
         self.outcome(node, lock, op, result);
         self.write_later(now, slot);
+        if hushed {
+            let _ = self.table.rebast(lock, &mut self.effects);
+        }
     }
 
     /// The records of all holders on a resource carry its value; it is brought up to date behind.

@@ -287,6 +287,7 @@ impl Master {
                 persistent: record.persistent,
                 gone: standing == Standing::Orphan,
                 settling: Settling::Nothing,
+                hushed: false,
             },
         };
         if self.table.restore(restored).is_err() {
@@ -345,6 +346,7 @@ impl Master {
                 persistent: lock.persistent,
                 gone: lock.presence == Presence::Gone,
                 settling: Settling::Nothing,
+                hushed: false,
             },
         };
         if self.table.restore(restored).is_ok() && slot != NO_SLOT {

@@ -378,3 +378,30 @@ fn what_is_asked_for_again_does_not_leave_with_the_dead() {
     assert!(!rig.is_granted(id(2, 1), 0), "and it is held");
     assert!(rig.records().iter().any(|(_, record)| record.lock == id(1, 1) && record.mode == Mode::EX));
 }
+
+/// Section 7, as in the kernel DLM: a lock's blocking notice comes after its grant. A client that hears of a lock in the way
+/// which it does not have yet can do nothing about it.
+#[test]
+fn a_notice_waits_for_the_grant_to_be_told() {
+    let mut rig = Rig::new(&[], &[(0, OLD), (1, OTHER)]);
+    rig.report(0, OLD, &[1], vec![]);
+    rig.report(1, OTHER, &[2], vec![]);
+    rig.said.clear();
+    rig.hold = true;
+    rig.ask(0, OLD, id(1, 1), Mode::EX);
+    rig.ask(1, OTHER, id(2, 1), Mode::PR);
+    let notices = |rig: &Rig| {
+        let heard = |(_, message): &(NodeId, PeerMessage)| match message {
+            PeerMessage::Bast { lock, .. } => Some((*lock, rig.is_granted(*lock, 0))),
+            _ => None,
+        };
+        rig.said.iter().filter_map(heard).collect::<Vec<_>>()
+    };
+    assert_eq!(notices(&rig), [], "its record is not on disk");
+    rig.hold = false;
+    rig.land();
+    assert_eq!(notices(&rig), [(id(1, 1), true)]);
+    let place = |wanted: fn(&PeerMessage) -> bool| rig.said.iter().position(|(_, message)| wanted(message)).unwrap();
+    let granted = place(|message| matches!(message, PeerMessage::Outcome(_)));
+    assert!(granted < place(|message| matches!(message, PeerMessage::Bast { .. })));
+}
