@@ -240,7 +240,8 @@ impl Book {
     /// A cancellation begins. `deadlock`: the operation is to end with EDEADLK.
     pub(crate) fn cancel(&mut self, lkid: u32, argument: usize, lksb: LksbAt, deadlock: bool) -> Result<Cancel, Errno> {
         let lock = self.locks.get_mut(&lkid).ok_or(Errno::ENOENT)?;
-        if lock.cancelled || lock.ending.is_some() {
+        // The kernel counts only the cancellations that are called so.
+        if (lock.cancelled && !deadlock) || lock.ending.is_some() {
             return Err(Errno::EINVAL);
         }
         if argument != 0 {
@@ -251,7 +252,7 @@ impl Book {
         }
         let Some(operation) = &mut lock.operation else { return Ok(Cancel::Nothing) };
         operation.cancelled = true;
-        (lock.cancelled, lock.deadlock) = (true, deadlock);
+        (lock.cancelled, lock.deadlock) = (lock.cancelled || !deadlock, deadlock);
         if operation.number.is_some() {
             return Ok(Cancel::Submit(lock.seq));
         }
