@@ -334,7 +334,9 @@ impl Book {
     fn granted(&mut self, lkid: u32, grant: &Grant, demoted: bool) {
         let Some(lock) = self.locks.get_mut(&lkid) else { return };
         let Some(operation) = lock.operation.take() else { return };
-        let new = lock.granted.replace(grant.mode).is_none();
+        let was = lock.granted.replace(grant.mode);
+        // What such a conversion does with the value, it does with the resource's.
+        let writes = was.is_some_and(|was| was >= Mode::PW) && (was, grant.mode) != (Some(Mode::PW), Mode::EX);
         let mut flags = 0;
         if demoted {
             flags |= abi::DLM_SBF_DEMOTED;
@@ -343,7 +345,7 @@ impl Book {
             flags |= abi::DLM_SBF_ALTMODE;
         }
         let mut value = None;
-        if operation.reads_value && !matches!(operation.asked, Asked::Adopt { .. }) {
+        if operation.reads_value && !writes && !matches!(operation.asked, Asked::Adopt { .. }) {
             match &grant.lvb {
                 Some(lvb) => {
                     let mut bytes = [0; DLM_LVB_LEN];
@@ -355,7 +357,7 @@ impl Book {
                     }
                 }
                 // A new lock always brings a value; of a resource that has none it is zero.
-                None if new => value = Some([0; DLM_LVB_LEN]),
+                None if was.is_none() => value = Some([0; DLM_LVB_LEN]),
                 None => {}
             }
         }
