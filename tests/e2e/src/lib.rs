@@ -10,6 +10,7 @@
 //! inspect  the lockstate as mxlock-inspect shows it
 //! surgery  damage, and signs of life of hosts that do not exist
 //! libdlm   the C libraries, and C programs on them
+//! kdlm     what the kernel DLM answers, and where mxlock differs on purpose
 //! lvm      hosts that share a volume group: lvmlockd and lvm
 //! referee  what many clients believed, and whether it was compatible (I1, I2)
 //! ```
@@ -23,6 +24,7 @@ pub mod daemon;
 pub mod disk;
 pub mod held;
 pub mod inspect;
+pub mod kdlm;
 pub mod lab;
 pub mod libdlm;
 pub mod lvm;

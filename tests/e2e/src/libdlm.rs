@@ -45,15 +45,25 @@ impl Libraries {
     /// # Panics
     /// When the compiler refuses it.
     pub fn compile(&self, source: &str, library: Library) -> PathBuf {
-        let capi = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dlm/capi");
+        self.compile_all(&capi().join("tests"), &[source], library)
+    }
+
+    /// Compiles a C program of several files in `directory`, named after the first, and links it with a library.
+    ///
+    /// # Panics
+    /// When the compiler refuses it.
+    pub fn compile_all(&self, directory: &Path, sources: &[&str], library: Library) -> PathBuf {
         let (option, name) = match library {
             Library::Threaded => ("-pthread", "-ldlm"),
             Library::Light => ("-U_REENTRANT", "-ldlm_lt"),
         };
-        let program = self.path().join(format!("{source}{name}"));
+        let program = self.path().join(format!("{}{name}", sources[0]));
         let mut compiler = Command::new("cc");
-        compiler.args(["-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", option]).arg("-I").arg(capi.join("include"));
-        compiler.arg(capi.join("tests").join(source)).arg("-o").arg(&program).arg("-L").arg(self.path()).arg(name);
+        compiler.args(["-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror", option]);
+        // A program may take the place of functions that the library calls.
+        compiler.arg("-rdynamic").arg("-I").arg(capi().join("include"));
+        compiler.args(sources.iter().map(|source| directory.join(source))).arg("-o").arg(&program);
+        compiler.arg("-L").arg(self.path()).arg(name);
         crate::command::output(&mut compiler).ok();
         program
     }
@@ -67,6 +77,10 @@ impl Libraries {
         command.env("LD_LIBRARY_PATH", self.path()).env("MXLOCK_SOCKET", socket);
         command
     }
+}
+
+fn capi() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dlm/capi")
 }
 
 impl Default for Libraries {

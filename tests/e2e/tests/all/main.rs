@@ -7,6 +7,7 @@ mod counter;
 mod failover;
 mod flock;
 mod handover;
+mod kernel_dlm;
 mod libdlm;
 mod locking;
 mod lvm;
