@@ -17,7 +17,7 @@ use crate::rng::Rng;
 use crate::time::{BootTime, Now};
 use mxlock_format::{ByteRange, Epoch, Incarnation, LockId, Lvb, Mode, NodeId, Process, Resource, SessionId, Token};
 use mxlock_proto::LockFlags;
-use mxlock_proto::client::{Answer, Denial, Grant, Hello, LossReason, Response};
+use mxlock_proto::client::{Answer, Denial, Grant, Hello, LossReason, Refusal, Response};
 use mxlock_proto::peer::{OperationKind, PeerMessage, Presence};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -253,6 +253,15 @@ impl Member {
             let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: true, answer: false };
             self.send_operation(id, UNLOCK_OP, kind);
         }
+        // Who is waiting for the master's word on the locks of an earlier daemon gets none of them any more.
+        for claim in std::mem::take(&mut self.claims).into_values() {
+            claim.conn.into_iter().for_each(|conn| self.refuse_hello(conn, Refusal::ShuttingDown));
+        }
+    }
+
+    /// Sessions that have come back to this daemon, and whose locks the master has still to name.
+    pub(crate) fn claims_open(&self) -> usize {
+        self.claims.len()
     }
 
     fn tell_everybody(&mut self, response: Response) {

@@ -45,6 +45,8 @@ pub struct Core {
     counters: Counters,
 
     links: [Option<Link>; MAX_NODES],
+    /// With the incarnations before those.
+    links_before: [Option<Link>; MAX_NODES],
     seen: [Option<Incarnation>; MAX_NODES],
     peers: Vec<crate::io::PeerAddress>,
     link_timing: LinkTiming,
@@ -103,6 +105,7 @@ impl Core {
             next_io: 0,
             counters: Counters::default(),
             links: [const { None }; MAX_NODES],
+            links_before: [const { None }; MAX_NODES],
             seen: [None; MAX_NODES],
             peers: Vec::new(),
             link_timing: LinkTiming { ack_delay: renew / 16, resend: renew / 4 },
@@ -335,7 +338,9 @@ impl Core {
             }
             Action::LeaseRegained { .. } => {
                 let until = self.cluster.lease_until();
-                self.out.push_back(Output::Lease { until });
+                if self.leaving.is_none() {
+                    self.out.push_back(Output::Lease { until });
+                }
                 self.member.lease_regained(until);
             }
             Action::WantsJoin { .. } => self.send_join(),
@@ -358,6 +363,7 @@ impl Core {
                 let incarnation = self.cluster.incarnation();
                 self.member.excluded(incarnation);
                 self.links = [const { None }; MAX_NODES];
+                self.links_before = [const { None }; MAX_NODES];
                 self.seen = [None; MAX_NODES];
                 self.peers.clear();
                 self.out.push_back(Output::Lease { until: None });

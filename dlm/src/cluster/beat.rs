@@ -268,9 +268,10 @@ impl Cluster {
         self.damaged_before = damaged;
     }
 
-    /// Tells, once each, who is silent and who blocks recovery.
+    /// Tells, once each, who is silent and who blocks recovery. Not as long as the own slot is being claimed: after a power
+    /// cut all nodes wait for D, and would have the operator switch each other off.
     fn report_silence(&mut self) {
-        let Some(view) = self.view else { return };
+        let Some(view) = self.view.filter(|_| self.claim.is_confirmed()) else { return };
         for node in view.members.with(view.master).without(self.node()).iter() {
             let verdict = self.fence.verdict(node, &self.liveness);
             let silence = self.liveness.silence(node);

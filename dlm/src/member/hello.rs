@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_SESSIONS;
-use mxlock_proto::client::{CLIENT_PROTOCOL, Refusal, Welcome};
+use mxlock_proto::client::{CLIENT_PROTOCOL, Welcome};
 use mxlock_proto::peer::{ClaimQuestion, ClaimVerdict, ReportedLock};
 
 impl Member {
@@ -18,7 +18,7 @@ impl Member {
         self.conns.get(&conn)?.session
     }
 
-    fn refuse_hello(&mut self, conn: ConnId, refusal: Refusal) {
+    pub(super) fn refuse_hello(&mut self, conn: ConnId, refusal: Refusal) {
         self.out.push_back(Output::Reply { conn, response: Response::Refused(refusal), valid_until: None });
         self.out.push_back(Output::Close { conn });
     }
@@ -89,6 +89,7 @@ impl Member {
     fn attach(&mut self, id: SessionId, conn: ConnId, lost: Vec<u64>) {
         let session = self.sessions.get_mut(&id).expect("an open session");
         let away = session.conn.is_none() && !session.locks.is_empty();
+        session.gone = false;
         if let Some(old) = session.conn.replace(conn) {
             self.conns.entry(old).and_modify(|c| c.session = None);
             self.out.push_back(Output::Close { conn: old });

@@ -84,8 +84,12 @@ impl Member {
                 self.release_silently(lock_id);
             }
         }
-        if self.sessions[&id].locks.is_empty() {
+        let session = self.sessions.get_mut(&id).expect("an open session");
+        if session.locks.is_empty() {
             self.end_session(id);
+        } else if !std::mem::replace(&mut session.gone, true) {
+            // PERSISTENT ones stay, for whoever adopts them: their process may live, but has not come back in time.
+            self.tell_presence(id, Presence::Gone);
         }
     }
 

@@ -59,7 +59,7 @@ impl Core {
         self.waiting.retain(|waiting| waiting.conn != conn);
         self.asked.retain(|_, asked| asked.conn != conn);
         self.curious.retain(|_, curious| !matches!(curious, Curious::Client(asking, _) if *asking == conn));
-        self.leaving.take_if(|(leaving, _)| *leaving == conn);
+        // A leave that has begun goes on: the locks are gone already.
     }
 
     pub(super) fn admin(&mut self, conn: ConnId, id: u64, request: AdminRequest) {
@@ -288,6 +288,12 @@ impl Core {
                 "node {} still has {held} locks: end their holders, or use --release to end the locks",
                 self.config.node
             );
+            return self.reply(conn, id, failed(FailureKind::NotNow, message));
+        }
+        let open = self.member.claims_open();
+        if open > 0 && !release {
+            let message =
+                format!("{open} clients are taking up their locks again: try again in a moment, or use --release");
             return self.reply(conn, id, failed(FailureKind::NotNow, message));
         }
         if self.leaving.is_some() {

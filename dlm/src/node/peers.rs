@@ -17,7 +17,8 @@ impl Core {
             return;
         }
         let mut peers = Vec::new();
-        for node in NodeId::all().filter(|node| *node != self.config.node) {
+        let me = self.config.node;
+        for node in NodeId::all().filter(|node| *node != me) {
             let Some(heartbeat) = self.cluster.heartbeat(node).filter(|heartbeat| heartbeat.state.is_active()) else {
                 continue;
             };
@@ -25,15 +26,13 @@ impl Core {
                 continue;
             }
             let incarnation = heartbeat.incarnation;
-            let link = &mut self.links[node.index()];
+            let addresses = heartbeat.addresses.clone();
             // The handshake may know a newer incarnation than the last read.
             if self.seen[node.index()] != Some(incarnation) {
                 self.seen[node.index()] = Some(incarnation);
-                if link.as_ref().is_none_or(|link| link.incarnation() != incarnation) {
-                    *link = Some(Link::new(node, incarnation, self.now.boot));
-                }
+                self.link_with(node, incarnation);
             }
-            peers.push(PeerAddress { node, incarnation, addresses: heartbeat.addresses.clone() });
+            peers.push(PeerAddress { node, incarnation, addresses });
         }
         if peers != self.peers {
             self.peers.clone_from(&peers);
@@ -41,14 +40,26 @@ impl Core {
         }
     }
 
+    /// The conversation with an incarnation. The one before it is kept: a read that is out of date may show it for a
+    /// moment, and the peer, who has noticed nothing, goes on where it was.
+    fn link_with(&mut self, node: NodeId, incarnation: Incarnation) -> &mut Link {
+        let now = self.now.boot;
+        let (link, before) = (&mut self.links[node.index()], &mut self.links_before[node.index()]);
+        if link.as_ref().is_none_or(|link| link.incarnation() != incarnation) {
+            let again = before.take_if(|before| before.incarnation() == incarnation);
+            *before = link.take();
+            if let Some(before) = before {
+                before.disconnected(now);
+            }
+            *link = again;
+        }
+        link.get_or_insert_with(|| Link::new(node, incarnation, now))
+    }
+
     pub(super) fn peer_up(&mut self, node: NodeId, incarnation: Incarnation) {
         let (now, timing, me) = (self.now.boot, self.link_timing, self.identity());
-        let link = &mut self.links[node.index()];
-        if link.as_ref().is_none_or(|link| link.incarnation() != incarnation) {
-            *link = Some(Link::new(node, incarnation, now));
-        }
         let mut frames = Vec::new();
-        link.as_mut().expect("just made").connected(now, timing, me, &mut frames);
+        self.link_with(node, incarnation).connected(now, timing, me, &mut frames);
         self.push_frames(node, frames);
         self.reachability_changed();
         if self.cluster.wants_join().is_some() && self.cluster.view().is_some_and(|view| view.master == node) {

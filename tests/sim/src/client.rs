@@ -3,7 +3,7 @@
 use crate::clock::Time;
 use crate::dice::Dice;
 use mxlock_dlm::io::ConnId;
-use mxlock_format::{ByteRange, LockId, Mode, Process, SessionId, Token};
+use mxlock_format::{ByteRange, Incarnation, LockId, Mode, Process, SessionId, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{Claim, Request};
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,6 +57,8 @@ pub struct Held {
     pub told: Option<Mode>,
     /// The mode that the client acts on.
     pub believed: Option<Mode>,
+    /// What the lease page named when the grant came, or was confirmed.
+    pub incarnation: Incarnation,
     /// Token of the last grant.
     pub token: Token,
     /// When it was told.
@@ -108,6 +110,7 @@ impl Held {
             range,
             told: None,
             believed: None,
+            incarnation: Incarnation::default(),
             token: Token(0),
             told_at: 0,
             keep_until,

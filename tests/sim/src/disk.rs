@@ -433,10 +433,12 @@ impl Disk {
     }
 
     fn land_record(&mut self, slot: u32, sector: &[u8], whole: bool) -> Option<Changed> {
-        if whole {
+        let old = &mut self.bytes[slot as usize * RECORD_BYTES..][..RECORD_BYTES];
+        // A recovery writes damaged bytes back as they are: they still stand for what they said.
+        let kept = old == sector && LockRecord::decode(slot, sector).is_err();
+        if whole && !kept {
             self.broken.remove(&slot);
         }
-        let old = &mut self.bytes[slot as usize * RECORD_BYTES..][..RECORD_BYTES];
         if old == sector {
             return None;
         }

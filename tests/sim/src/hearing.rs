@@ -11,6 +11,7 @@ use mxlock_dlm::time::BootTime;
 use mxlock_format::{LockId, Mode};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{AdminReply, Answer, Denial, Grant, LossReason, Refusal, Request, Response, Welcome};
+use mxlock_proto::peer::{Outcome, OutcomeResult, PeerFrame, PeerMessage};
 
 impl World {
     /// A response reaches its client.
@@ -73,6 +74,8 @@ impl World {
         me.away_since = None;
         let old_page = me.page.replace(run);
         me.from_records |= resumed && old_page != Some(run);
+        let incarnation = self.incarnation_of(client);
+        self.clients[client].locks.values_mut().for_each(|held| held.incarnation = incarnation);
         if !in_time && old_page.is_some_and(|old| old != run) {
             let held: Vec<u64> = self.clients[client].locks.keys().copied().collect();
             for seq in held {
@@ -156,11 +159,13 @@ impl World {
         let now = self.now;
         let boot = self.hosts[self.clients[client].host].clock.boot(now);
         let Some(lock) = self.clients[client].lock_id(seq) else { return };
+        let incarnation = self.incarnation_of(client);
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         let Some(done) = held.ops.remove(&op) else { return };
         let before = held.told;
         held.persistent = asked_flags(&done.request).persistence().unwrap_or(held.persistent);
         held.told = Some(grant.mode);
+        held.incarnation = incarnation;
         held.token = grant.token;
         held.told_at = now;
         let (resource, unlocking, span) = (held.resource, held.unlocking, held.span());
@@ -232,12 +237,26 @@ impl World {
                 && !held.cancelled
                 && !held.unlocking
                 && let Some(op) = held.ops.get_mut(&0)
+                && op.plain
                 && !op.resent
                 && wanted(op).is_some_and(|theirs| !theirs.compatible(mode))
             {
                 self.coverage.orders_checked += 1;
                 op.overtaken_by = Some(op.overtaken_by.map_or(token, |known| known.min(token)));
             }
+        }
+    }
+
+    /// A master denies a request, which gives its place up. If the word is lost with the master, the next one is asked anew.
+    pub fn hear_denial(&mut self, frame: &PeerFrame) {
+        let Some(PeerMessage::Outcome(Outcome { lock, op, result: OutcomeResult::Denied(_) })) = &frame.message else {
+            return;
+        };
+        self.oracles.order.forget(*lock);
+        if let Some((client, seq)) = self.client_of(*lock)
+            && let Some(op) = self.clients[client].locks.get_mut(&seq).and_then(|held| held.ops.get_mut(op))
+        {
+            op.plain = false;
         }
     }
 

@@ -95,7 +95,19 @@ fn weather(world: &mut World, storm: Time) {
 fn wellness(world: &World) -> Result<(), String> {
     for (at, client) in world.clients.iter().enumerate() {
         if let Some((seq, held)) = client.locks.iter().next() {
-            return Err(format!("client {at} on host {} still has lock {seq}: {held:?}", client.host));
+            let resource = &world.resources[held.resource];
+            let others: Vec<_> = world
+                .disk
+                .records
+                .iter()
+                .flatten()
+                .filter(|record| record.resource == *resource)
+                .map(|r| (r.lock, r.state, r.mode, r.wanted, r.range, r.persistent, r.orphan))
+                .collect();
+            return Err(format!(
+                "client {at} on host {} still has lock {seq}; on disk {others:?}; {held:?}",
+                client.host
+            ));
         }
         if !client.welcomed && world.scenario.has_client(at) {
             return Err(format!("client {at} has no session"));

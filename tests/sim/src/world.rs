@@ -712,7 +712,22 @@ impl World {
 
     /// Whether a client believes now that it holds a lock.
     pub fn believes(&self, client: usize, seq: u64) -> bool {
-        self.clients[client].locks.get(&seq).is_some_and(|held| held.believed.is_some()) && self.trusts(client)
+        self.clients[client].locks.get(&seq).is_some_and(|held| held.believed.is_some())
+            && self.trusts(client)
+            && self.is_of_this_incarnation(client, seq)
+    }
+
+    /// Whether the lease page names the incarnation under which a lock was granted.
+    fn is_of_this_incarnation(&self, client: usize, seq: u64) -> bool {
+        let me = &self.clients[client];
+        let (Some(run), Some(held)) = (me.page, me.locks.get(&seq)) else { return false };
+        held.incarnation == self.hosts[me.host].page_incarnation(run)
+    }
+
+    /// The incarnation that the page of a client names.
+    pub fn incarnation_of(&self, client: usize) -> Incarnation {
+        let me = &self.clients[client];
+        me.page.map_or_else(Incarnation::default, |run| self.hosts[me.host].page_incarnation(run))
     }
 
     /// Whether a client may rely on its locks now: no loss was told, and its lease page stands.
@@ -737,7 +752,9 @@ impl World {
     pub fn check_exclusion(&mut self, client: usize, seq: u64) {
         let Some(held) = self.clients[client].locks.get(&seq) else { return };
         let verdict = self.oracles.exclusion.check(held.resource, client, seq, |belief| {
-            self.trusts(belief.client) && !self.lost_with_its_record(belief.client)
+            self.trusts(belief.client)
+                && self.is_of_this_incarnation(belief.client, belief.seq)
+                && !self.lost_with_its_record(belief.client)
         });
         self.judge(Rule::I1, verdict);
     }

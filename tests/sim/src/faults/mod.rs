@@ -196,6 +196,7 @@ impl World {
         me.note = None;
         me.clock = Clock::new(now, SEC, me.drift_ppm, 1_750_000_000_000);
         me.pages.clear();
+        me.page_incarnations.clear();
         // No process of the old boot is left, and so no guard; its late writes are the disk's affair.
         me.ended = me.ended.map(|(_, at)| (0, at));
         let wait = dice.range(100 * MS, 3 * SEC);

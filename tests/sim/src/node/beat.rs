@@ -53,7 +53,12 @@ impl World {
             return;
         }
         if now - daemon.last_core_run > silent_after {
+            let runs = daemon.paused.is_none();
             self.beat_at(host, now + renew);
+            // The owner's loop turns twice in R at least, also after a sleep in which its timers rang.
+            if runs {
+                self.tell(host, run, Input::Tick);
+            }
             return;
         }
         let thread = &mut daemon.thread;

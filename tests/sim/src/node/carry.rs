@@ -57,13 +57,17 @@ impl World {
             }
             Output::NewIncarnation { incarnation } => {
                 daemon.incarnation = incarnation;
+                self.hosts[host].page_incarnations.insert(run, incarnation);
                 self.break_links_of(host);
             }
             Output::Peers(peers) => {
                 daemon.peers = peers.into_iter().map(|peer| (peer.node, peer.incarnation)).collect();
                 self.check_links_of(host);
             }
-            Output::Send { to, frame } => self.send_frame(host, to, frame),
+            Output::Send { to, frame } => {
+                self.hear_denial(&frame);
+                self.send_frame(host, to, frame);
+            }
             Output::Reply { conn, response, valid_until } => self.reply(host, conn, response, valid_until),
             Output::Close { conn } => self.close_towards_client(conn),
             Output::Watch { process } => {

@@ -60,6 +60,8 @@ pub struct Host {
     pub start_at: Option<Time>,
     /// Lease pages by daemon run; a page outlives its daemon.
     pub pages: BTreeMap<u32, Option<BootTime>>,
+    /// Under which incarnation, where it is not the first one of the run.
+    pub page_incarnations: BTreeMap<u32, Incarnation>,
 }
 
 /// `disklock/src/note.rs` in the fake world.
@@ -182,7 +184,13 @@ impl Host {
             note: None,
             start_at: None,
             pages: BTreeMap::new(),
+            page_incarnations: BTreeMap::new(),
         }
+    }
+
+    /// The incarnation that the lease page of `run` names: a lock that was granted under another one is lost.
+    pub fn page_incarnation(&self, run: u32) -> Incarnation {
+        self.page_incarnations.get(&run).copied().unwrap_or_default()
     }
 
     /// Whether the lease page of `run` says that its lease stands.
