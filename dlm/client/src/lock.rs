@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::error::ClientError;
 use crate::event::Loss;
 use crate::lease::Lease;
-use crate::options::ConvertSpec;
+use crate::options::{ConvertSpec, UnlockSpec};
 use crate::table::{Held, UNLOCK_OP};
 use mxlock_format::{Mode, Resource, Token};
 use mxlock_proto::client::LvbValue;
@@ -84,6 +84,15 @@ impl<'c> Lock<'c> {
     ///
     /// # Errors
     /// As [`Lock::convert`].
+    ///
+    /// ```no_run
+    /// # use mxlock_client::{Client, ConnectOptions, ConvertSpec, LockSpec, Mode};
+    /// # let client = Client::connect(ConnectOptions::default())?;
+    /// let mut lock = client.lock(&LockSpec::name("catalogue")?)?;
+    /// // Down to PR, with a new value for those who read under it.
+    /// lock.convert_with(&ConvertSpec::new(Mode::PR).lvb(*b"version 7"))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn convert_with(&mut self, spec: &ConvertSpec) -> Result<(), ClientError> {
         self.check()?;
         let op = self.client.submit_convert(self.seq, spec)?;
@@ -106,8 +115,16 @@ impl<'c> Lock<'c> {
     /// [`ClientError::Lost`] when it was lost before; [`ClientError::Usage`]; the errors of the connection. The lock is
     /// given up in any case.
     pub fn unlock(self, lvb: Option<&[u8]>) -> Result<(), ClientError> {
+        self.unlock_with(&UnlockSpec { lvb: lvb.map(<[u8]>::to_vec), ..UnlockSpec::default() })
+    }
+
+    /// Releases the lock, with options, and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Lock::unlock`].
+    pub fn unlock_with(self, spec: &UnlockSpec) -> Result<(), ClientError> {
         self.check()?;
-        self.client.submit_unlock(self.seq, lvb)?;
+        self.client.submit_unlock_with(self.seq, spec)?;
         let answer = self.client.answer(self.seq, UNLOCK_OP, Some(Duration::ZERO))?;
         self.client.granted(self.seq, answer, &self.resource)
     }

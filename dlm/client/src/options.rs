@@ -112,6 +112,14 @@ impl LockSpec {
         Ok(LockSpec::new(Resource::named(QualifiedName::new(b"", name.as_ref())?)))
     }
 
+    /// EX on the resource `name` of a namespace, which keeps the names of applications apart.
+    ///
+    /// # Errors
+    /// As [`LockSpec::name`].
+    pub fn name_in(namespace: impl AsRef<[u8]>, name: impl AsRef<[u8]>) -> Result<LockSpec, ResourceError> {
+        Ok(LockSpec::new(Resource::named(QualifiedName::new(namespace.as_ref(), name.as_ref())?)))
+    }
+
     /// With another mode.
     #[must_use]
     pub fn mode(self, mode: Mode) -> LockSpec {
@@ -135,6 +143,25 @@ impl LockSpec {
     pub fn flags(self, flags: LockFlags) -> LockSpec {
         LockSpec { flags: self.flags | flags, ..self }
     }
+
+    /// With an owner for deadlock detection. Threads that have clients of their own need none; tasks that share one each
+    /// need a number of their own, or one that waits for another would be told of a deadlock.
+    #[must_use]
+    pub fn transaction(self, transaction: u64) -> LockSpec {
+        LockSpec { transaction, ..self }
+    }
+
+    /// Outliving its process for so long, until it is adopted.
+    #[must_use]
+    pub fn orphan_lifetime(self, lifetime: Duration) -> LockSpec {
+        LockSpec { orphan_lifetime: Some(lifetime), ..self }
+    }
+
+    /// Outliving its owner, even its node, until it is adopted.
+    #[must_use]
+    pub fn persistent(self) -> LockSpec {
+        LockSpec { persistent: true, ..self }
+    }
 }
 
 /// How to change a lock. [`ConvertSpec::new`] waits for ever and writes no value.
@@ -155,6 +182,24 @@ impl ConvertSpec {
     pub fn new(mode: Mode) -> ConvertSpec {
         ConvertSpec { mode, flags: LockFlags::NONE, timeout: None, lvb: None }
     }
+
+    /// With a longest wait.
+    #[must_use]
+    pub fn timeout(self, timeout: Duration) -> ConvertSpec {
+        ConvertSpec { timeout: Some(timeout), ..self }
+    }
+
+    /// With `flags` added.
+    #[must_use]
+    pub fn flags(self, flags: LockFlags) -> ConvertSpec {
+        ConvertSpec { flags: self.flags | flags, ..self }
+    }
+
+    /// On a down-conversion from PW or EX, with the new value.
+    #[must_use]
+    pub fn lvb(self, value: impl Into<Vec<u8>>) -> ConvertSpec {
+        ConvertSpec { lvb: Some(value.into()), ..self }
+    }
 }
 
 /// How to end a lock. The default leaves the value as it is.
@@ -164,6 +209,25 @@ pub struct UnlockSpec {
     pub lvb: Option<Vec<u8>>,
     /// From PW or EX, and without `lvb`: the value can no longer be trusted.
     pub invalidate_lvb: bool,
+}
+
+impl UnlockSpec {
+    /// Leaving the value as it is.
+    pub fn new() -> UnlockSpec {
+        UnlockSpec::default()
+    }
+
+    /// From PW or EX, with the new value.
+    #[must_use]
+    pub fn lvb(self, value: impl Into<Vec<u8>>) -> UnlockSpec {
+        UnlockSpec { lvb: Some(value.into()), ..self }
+    }
+
+    /// From PW or EX, saying that the value can no longer be trusted.
+    #[must_use]
+    pub fn invalidate_lvb(self) -> UnlockSpec {
+        UnlockSpec { invalidate_lvb: true, ..self }
+    }
 }
 
 #[cfg(test)]

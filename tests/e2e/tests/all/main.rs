@@ -3,6 +3,7 @@
 mod bad_clients;
 mod bad_lockstate;
 mod bad_start;
+mod clients;
 mod counter;
 mod failover;
 mod flock;
