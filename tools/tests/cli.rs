@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 const MXLOCK: &str = env!("CARGO_BIN_EXE_mxlock");
 const INSPECT: &str = env!("CARGO_BIN_EXE_mxlock-inspect");
+const MXFLOCK: &str = env!("CARGO_BIN_EXE_mxflock");
 const BENCH: &str = env!("CARGO_BIN_EXE_mxlock-bench");
 
 /// Exit code, stdout, stderr.
@@ -57,6 +58,8 @@ fn wrong_usage_is_64() {
         (INSPECT, &["/dev/null"]),
         (INSPECT, &["/dev/null", "slot", "x"]),
         (BENCH, &["--workload", "nothing"]),
+        (MXFLOCK, &[]),
+        (MXFLOCK, &["nonsense"]),
     ] {
         let (code, out, err) = call(program, arguments);
         assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}: {err}");
@@ -68,7 +71,7 @@ fn wrong_usage_is_64() {
 
 #[test]
 fn help_and_version_are_answers() {
-    for program in [MXLOCK, INSPECT, BENCH] {
+    for program in [MXLOCK, MXFLOCK, INSPECT, BENCH] {
         let (code, out, _) = call(program, &["--help"]);
         assert!(code == 0 && out.contains("EXAMPLES"), "{out}");
         let (code, out, _) = call(program, &["--version"]);

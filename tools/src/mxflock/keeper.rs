@@ -15,6 +15,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -85,6 +86,7 @@ fn keep_until_the_end(orders: Orders<'_>) -> Result<(), Word> {
         LockSpec { mode: orders.mode, timeout: orders.request.timeout, ..LockSpec::new(orders.resource.clone()) };
     let lock = ask(&client, &spec, &orders)?;
     take_flock(&orders, &client, started)?;
+    let_go_of_stderr().map_err(|e| Word::failed(Failure::system("keep", "the lock", &e)))?;
     if let Some(reason) = lost(&client, &lock) {
         return Err(Word::failed(Failure::new(Code::NotNow, reason)));
     }
@@ -167,6 +169,15 @@ fn take_flock(orders: &Orders<'_>, client: &Client, started: Instant) -> Result<
         }
         Err(e) => Err(Word::failed(Failure::system("read", "/proc/locks", &e))),
     }
+}
+
+/// Standard error may be the locked file itself: then the keeper would keep its own lock alive.
+fn let_go_of_stderr() -> std::io::Result<()> {
+    let stderr = std::io::stderr();
+    if descriptor::lock_of(stderr.as_fd()).is_some_and(|lock| lock.taker == getpid()) {
+        nix::unistd::dup2_stderr(File::options().write(true).open("/dev/null")?)?;
+    }
+    Ok(())
 }
 
 /// Returns when the description has no lock any more, or the lock is lost.

@@ -113,6 +113,9 @@ until it is removed with -u. A process in the background, also called mxflock, k
 If the lock is lost because the node lost its lease, the processes that have the file open under this lock and their \
 descendants get SIGTERM, and SIGKILL within the grace time; mxflock exits with 75.
 
+Exit codes are those of flock(1) otherwise: that of COMMAND, 1 or that of -E when the lock is not granted, 64, 65, 66, 71, 73; \
+69 when COMMAND cannot be executed, and also when no daemon answers.
+
 ENVIRONMENT
   MXLOCK_SOCKET  socket of the daemon
   MXLOCK_TOKEN   set for COMMAND: the fencing token of the lock

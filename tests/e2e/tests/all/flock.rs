@@ -99,6 +99,10 @@ const SIDE_BY_SIDE: &[(&str, &str)] = &[
     ("$FLOCK -F f sh -c \"$FLOCK -n f true; echo \\$?\"; $FLOCK -n f echo free", ""),
     ("$FLOCK f true; $FLOCK -n f true; $FLOCK -n f true && echo free", ""),
     ("$FLOCK f $FLOCK -n g echo nested", ""),
+    // Any descriptor will do, also those that programs are born with.
+    ("exec 0<>f; $FLOCK 0; $FLOCK -n f true; echo $?; exec 0</dev/null; $FLOCK -n f echo free", ""),
+    ("exec 8>&1 1>f; $FLOCK 1; $FLOCK -n f true; echo $? >&8; exec 1>&8; $FLOCK -n f echo free", ""),
+    ("exec 8>&2 2>f; $FLOCK 2; $FLOCK -n f true; echo $?; exec 2>&8; $FLOCK -n f echo free", ""),
     // Nobody's output is kept open by the process that keeps the lock.
     ("exec 9>f; echo $( $FLOCK 9; echo substituted ); $FLOCK -n f true; echo $?", ""),
 ];
@@ -210,6 +214,11 @@ fn mxflock_locks_on_all_nodes() {
     assert_eq!(end(holder).code, 5);
     let token: u64 = end(waiter).ok().trim().parse().expect("a token");
     assert!(token > 0);
+    // Who is done is done on all nodes.
+    for _ in 0..5 {
+        assert_eq!(place.mxflock(0, "$FLOCK f true").code, 0);
+        assert_eq!(place.mxflock(1, "exec 9>f; $FLOCK -n 9 && $FLOCK -u 9").code, 0);
+    }
     // A name is the one of `mxlock run`.
     let holder = place.start(0, "$FLOCK --name backup f sh -c 'touch named; read -r line'");
     place.await_file("named");
@@ -262,6 +271,27 @@ fn who_relies_on_a_lost_lock_is_ended() {
     let bound = std::time::Duration::from_millis(u64::from(timing.lease_ms + timing.grace_ms));
     assert!(started.elapsed() < bound + std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(end(other).out, "goes on\n");
+}
+
+/// Who kills the keeper takes the lock away: COMMAND must not go on without it.
+#[test]
+fn command_does_not_outlive_the_keeper() {
+    let Some(_turn) = shared() else { return };
+    let mut place = Place::new(1);
+    let script = "exec $FLOCK f sh -c \"trap '' TERM; touch a; while :; do sleep 0.1; done\"";
+    let front = place.start(0, script);
+    place.await_file("a");
+    let said = place.cluster.mxlock(0, &["--json", "locks"]).ok();
+    let locks: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let keeper = locks["locks"][0]["pid"].as_i64().expect("the keeper") as i32;
+    assert_ne!(keeper, front.id() as i32);
+    let kill = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), signal).unwrap();
+    kill(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(place.mxflock(0, "$FLOCK -n f true").code, 1, "it ends with the lock, and not before");
+    kill(nix::sys::signal::Signal::SIGKILL);
+    let said = end(front);
+    assert_eq!((said.code, said.err.contains("killing COMMAND")), (75, true), "{said:?}");
+    place.cluster.stop();
 }
 
 /// A daemon that is not there is no conflict: another code than `-E`, and a sentence.
