@@ -475,7 +475,7 @@ mod tests {
 
     fn reported(seq: u64, token: u64, granted: Mode, wanted: Option<Mode>) -> ReportedLock {
         ReportedLock {
-            lock: LockId { session: SessionId(1), seq },
+            lock: LockId { session: SessionId(seq), seq },
             resource: Resource::named(QualifiedName::new(b"", b"data").unwrap()),
             range: None,
             granted: Some(granted),
