@@ -247,6 +247,10 @@ impl Master {
 
     /// The table gave a mode: number the grant, and tell its owner when the disk says so too.
     fn granted(&mut self, now: Now, grant: Grant) {
+        // The queue moved while its owner's locks were taken out one by one: there is nobody to give it to.
+        if self.is_leaving(grant.lock) {
+            return;
+        }
         self.token_counter += u64::from(grant.was.is_none() || !planted(Bug::TokenReused));
         let token = Token::new(self.reign, self.token_counter);
         let Some(flags) = self.table.get(grant.lock).map(|view| view.flags) else { return };

@@ -150,6 +150,7 @@ impl World {
         let superblock = self.superblock.clone();
         self.disk.format(&superblock, base);
         self.oracles.damage = crate::oracle::damage::Damage::default();
+        self.oracles.orphans = crate::oracle::release::Orphans::default();
         self.trace(|| format!("*** formatted anew, above {base}"));
         for host in 0..self.hosts.len() {
             let me = &mut self.hosts[host];
