@@ -33,7 +33,7 @@ static bool one_in(int n)
 }
 
 /* What the scripts of a number are about: plain requests, then more and more of the rest. */
-enum { PLAIN, VALUES, ORDER, ALTERNATIVES, DEATHS, FLAVOURS };
+enum { PLAIN, VALUES, ORDER, ALTERNATIVES, DEATHS, FLAVOURS, DEADLOCKS };
 
 void random_start(unsigned long long seed)
 {
@@ -42,7 +42,8 @@ void random_start(unsigned long long seed)
         alive[i] = true;
     state = seed;
     next_value = 0;
-    flavour = (int)(seed % FLAVOURS);
+    // From 1000 on they are about CONVDEADLK, which mxlock's daemon refuses: its table alone is compared.
+    flavour = seed >= 1000 ? DEADLOCKS : (int)(seed % FLAVOURS);
 }
 
 /*
@@ -76,6 +77,10 @@ static unsigned lock_flags(bool convert, bool values)
         if (one_in(2))
             set |= one_in(2) ? LKF_ALTPR : LKF_ALTCW;
         break;
+    case DEADLOCKS:
+        if (convert && !one_in(3) && !(set & LKF_NOQUEUE))
+            set |= LKF_CONVDEADLK;
+        break;
     default:
         break;
     }
@@ -98,6 +103,11 @@ static bool ask_for_lock(struct request *request)
         return false;
     request->mode = below(6);
     request->resource = one_in(4) ? 1 : 0;
+    if (flavour == DEADLOCKS) {
+        // What can be held together can wait for each other.
+        request->mode = one_in(3) ? LKM_CRMODE : LKM_PRMODE;
+        request->resource = 0;
+    }
     request->flags = lock_flags(false, !one_in(3));
     if (request->flags & LKF_EXPEDITE && !one_in(10))
         request->mode = 0;
@@ -108,7 +118,7 @@ static bool ask_for_lock(struct request *request)
 static bool ask_for_conversion(struct request *request)
 {
     request->verb = CONVERT;
-    request->mode = below(6);
+    request->mode = flavour == DEADLOCKS && !one_in(3) ? LKM_PWMODE + below(2) : below(6);
     // The value handed over with a conversion that is refused with EBUSY may come back with an earlier one.
     bool waits = known[request->session][request->lock].waits;
     request->flags = lock_flags(true, known[request->session][request->lock].values && !waits);

@@ -1,10 +1,11 @@
 //! Each rule of section 7 by itself (`rules`, `recovery`), and all of them against a naive model (`random`, `model`), and
-//! deadlocks against a search that looks at every edge (`deadlock`).
+//! deadlocks against a search that looks at every edge (`deadlock`), and what the kernel DLM was recorded to do (`kernel`).
 
 use super::*;
 use mxlock_format::{ByteRange, QualifiedName, SessionId};
 
 mod deadlock;
+mod kernel;
 mod model;
 mod random;
 mod recovery;
