@@ -62,7 +62,8 @@ fn lock_descriptor(request: &Request, held: OwnedFd) -> Outcome {
         return Ok(0);
     }
     if before.is_some() {
-        // Another mode: flock(2) also removes the old lock before it asks for the new one.
+        // Another mode: flock(2) also removes the old lock before it asks for the new one. One of plain flock(1) would not
+        // count as the keeper's.
         remove(held.as_fd(), kept.map(|lock| lock.taker))?;
     }
     if let Some(mode) = request.mode {

@@ -109,12 +109,14 @@ fn keep_until_the_end(orders: Orders<'_>) -> Result<(), Word> {
 fn ask<'c>(client: &'c Client, spec: &LockSpec, orders: &Orders<'_>) -> Result<Lock<'c>, Word> {
     let started = Instant::now();
     loop {
+        // Seen before the question: one that releases the lock after the answer may be gone by then.
+        let seen = presence::any(&spec.resource);
         let word = match client.lock(spec) {
             Ok(lock) => return Ok(lock),
             Err(error) => refusal(error),
         };
         let busy = word == Word::Conflict { timed_out: false };
-        if !busy || started.elapsed() >= RELEASING || !presence::any(&spec.resource) || !is_free(orders) {
+        if !busy || started.elapsed() >= RELEASING || !seen || !is_free(orders) {
             return Err(word);
         }
         client.poll_events(Some(RELEASING_INTERVAL)).map_err(|e| Word::failed(e.into()))?;
@@ -151,8 +153,6 @@ fn refusal(error: ClientError) -> Word {
 /// Takes the lock of flock(2) too, which only a plain flock(1) on this machine can have.
 fn take_flock(orders: &Orders<'_>, client: &Client, started: Instant) -> Result<(), Word> {
     let failed = |e: std::io::Error| Word::failed(Failure::system("lock", "the file with flock(2)", &e));
-    // One that the description has already would not count as this process's.
-    descriptor::unflock(orders.descriptor.as_fd()).map_err(failed)?;
     let timeout = orders.request.timeout;
     while !descriptor::flock(orders.descriptor.as_fd(), orders.mode).map_err(failed)? {
         if timeout.is_some_and(|timeout| started.elapsed() >= timeout) {

@@ -84,6 +84,7 @@ const SIDE_BY_SIDE: &[(&str, &str)] = &[
     ("exec 9>f; $FLOCK 9; $FLOCK -s 9; $FLOCK -n -s f echo shared; $FLOCK -n f true; echo $?", ""),
     ("exec 9>f; $FLOCK -u 9; echo $?; $FLOCK 9; $FLOCK -u 9; $FLOCK -n f echo free", ""),
     ("exec 9>f 8>&9; $FLOCK 9; $FLOCK -u 8; $FLOCK -n f echo 'one description, two descriptors'", ""),
+    ("exec 9>f; flock 9; $FLOCK 9; $FLOCK -n f true; echo $?; exec 9>&-; $FLOCK -n f echo free", ""),
     // How long a lock lasts: until the last descriptor is closed.
     ("exec 9>f; $FLOCK 9; exec 9>&-; $FLOCK -n f echo free", ""),
     ("( $FLOCK 9; echo in ) 9>f; $FLOCK -n f echo free", ""),
@@ -250,9 +251,9 @@ fn who_relies_on_a_lost_lock_is_ended() {
     let Some(_turn) = shared() else { return };
     let mut place = Place::new(2);
     // The shell that holds the descriptor, a child that has inherited it, and a child that has closed it.
-    let shell = place.start(1, "exec 9>f; $FLOCK 9 2>lost; sleep 100 & sleep 100 9>&- & touch a; wait");
+    let shell = place.start(1, "exec 9>f; $FLOCK 9 2>lost; sleep 30 & sleep 30 9>&- & touch a; wait");
     let command = place.start(1, "$FLOCK g sh -c \"trap '' TERM; touch b; while :; do sleep 0.1; done\"");
-    let direct = place.start(1, "exec $FLOCK -F h sh -c 'touch c; exec sleep 100'");
+    let direct = place.start(1, "exec $FLOCK -F h sh -c 'touch c; exec sleep 30'");
     let other = place.start(1, "touch d; read -r line; echo goes on");
     for name in ["a", "b", "c", "d"] {
         place.await_file(name);
@@ -271,6 +272,24 @@ fn who_relies_on_a_lost_lock_is_ended() {
     let bound = std::time::Duration::from_millis(u64::from(timing.lease_ms + timing.grace_ms));
     assert!(started.elapsed() < bound + std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     assert_eq!(end(other).out, "goes on\n");
+}
+
+/// A keeper that is slow to release is waited for: by the front that ends, and by one on the same machine that does not wait
+/// for the lock.
+#[test]
+fn a_slow_keeper_is_waited_for() {
+    let Some(_turn) = shared() else { return };
+    let mut place = Place::new(2);
+    // `$6` is the process that took the lock: `lock: 1: FLOCK ADVISORY WRITE PID ...`.
+    let stop =
+        "k=$(awk '/FLOCK/ {print $6}' /proc/self/fdinfo/@); kill -STOP $k; exec @>&-; (sleep 0.1; kill -CONT $k) &";
+    let script = format!("exec 9>f; $FLOCK 9; {}\n$FLOCK -n f echo free; wait", stop.replace('@', "9"));
+    assert_eq!(place.mxflock(0, &script).ok(), "free\n");
+    std::fs::write(place.file("stop"), stop.replace('@', "3")).unwrap();
+    let script =
+        "$FLOCK f sh -c '. ./stop' && \"$(dirname $FLOCK)/mxlock\" -N flock run -n \"$(realpath f)\" -- echo free";
+    assert_eq!(place.mxflock(0, script).ok(), "free\n");
+    place.cluster.stop();
 }
 
 /// Who kills the keeper takes the lock away: COMMAND must not go on without it.
