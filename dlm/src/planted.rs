@@ -114,6 +114,10 @@ bugs! {
     ReaderBarges = "reader-barges", "7, PROTOTYPE 14: a new request is granted only if both queues are empty";
     /// Waiting requests are served last-in first-out.
     LifoWaiters = "lifo-waiters", "7, PROTOTYPE 12: waiting requests are served in order";
+    /// Two ranges that share one byte count as apart.
+    RangesMissAByte = "ranges-miss-a-byte", "7: locks conflict where their ranges overlap";
+    /// With OWN nobody's ranges are in the way.
+    OwnIsAnybodys = "own-is-anybodys", "7, decision 016: only what the same session holds in the same transaction";
     /// PR to CW counts as a down-conversion.
     PrToCwIsDown = "pr-to-cw-is-down", "7, PROTOTYPE 11: PR and CW are incomparable";
     /// Of several locks that one release grants, only the first is told.

@@ -106,7 +106,8 @@ impl<P: Payload> Table<P> {
             }
             _ => self
                 .walk_holders(r)
-                .filter(|&(i, other)| i != me && other.range.overlaps(range) && own != Some(other.belongs_to()))
+                .filter(|&(i, other)| i != me && meet(other.range, range))
+                .filter(|(_, other)| own.is_none_or(|own| own != other.belongs_to() && !planted(Bug::OwnIsAnybodys)))
                 .any(|(_, other)| other.held().conflicts(mode)),
         }
     }
@@ -234,4 +235,10 @@ impl<P: Payload> Table<P> {
         effects.push(Effect::Demoted { lock: lock.id });
         self.count(i, true);
     }
+}
+
+/// Whether two ranges have a byte in common.
+fn meet(a: ByteRange, b: ByteRange) -> bool {
+    let edge = a.end() == b.start() || b.end() == a.start();
+    a.overlaps(b) && !(edge && planted(Bug::RangesMissAByte))
 }

@@ -53,6 +53,8 @@ pub struct Held {
     pub resource: usize,
     /// The part of it.
     pub range: Option<ByteRange>,
+    /// The transaction that it belongs to; 0 for none.
+    pub transaction: u64,
     /// The mode last told as granted.
     pub told: Option<Mode>,
     /// The mode that the client acts on.
@@ -108,6 +110,7 @@ impl Held {
         Held {
             resource,
             range,
+            transaction: 0,
             told: None,
             believed: None,
             incarnation: Incarnation::default(),

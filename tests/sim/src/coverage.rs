@@ -53,6 +53,8 @@ counters! {
     persistent_grants: 1_000;
     /// Grants of a part of a resource.
     ranged_grants: 2_000;
+    /// Requests around what the client has locked already (OWN).
+    divisions: 500;
     /// Grants of the alternative mode (ALTPR, ALTCW).
     alternative_grants: 50;
     /// Requests refused because they contradict themselves.

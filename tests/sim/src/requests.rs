@@ -48,6 +48,14 @@ const CONVERT_FLAGS: [LockFlags; 13] = [
     LockFlags::IVVALBLK,
 ];
 
+/// Flags of requests for what the client holds already, or some of it.
+const DIVIDE_FLAGS: [LockFlags; 4] = [
+    LockFlags(LockFlags::NOQUEUE.0 | LockFlags::NOORDER.0),
+    LockFlags(LockFlags::NOQUEUE.0 | LockFlags::NOORDER.0),
+    LockFlags::NOORDER,
+    LockFlags::NONE,
+];
+
 impl World {
     /// Asks for a new lock.
     pub fn ask(&mut self, client: usize) {
@@ -57,7 +65,9 @@ impl World {
         let me = &mut self.clients[client];
         let index = me.dice.below(resources) as usize;
         if me.locks.values().any(|held| held.resource == index) {
-            return;
+            return if ranges_ppm > 0 {
+                self.divide(client, index)
+            };
         }
         let mut mode = *me.dice.pick(&MODES);
         let mut flags = if me.dice.chance(flags_ppm) { *me.dice.pick(&LOCK_FLAGS) } else { LockFlags::NONE };
@@ -82,7 +92,7 @@ impl World {
         let seq = me.next_seq;
         me.next_seq += 1;
         let keep_until = now + me.dice.spread(keep);
-        me.locks.insert(seq, Held { persistent, lifetime_ms, ..Held::new(index, range, keep_until) });
+        me.locks.insert(seq, Held { persistent, lifetime_ms, transaction, ..Held::new(index, range, keep_until) });
         let request = Request::Lock(LockRequest {
             seq,
             resource: self.resources[index].clone(),
@@ -94,6 +104,39 @@ impl World {
             orphan_lifetime_ms: lifetime_ms,
         });
         self.send_op(client, seq, 0, request, is_plain(flags, range), Writes::Nothing);
+    }
+
+    /// Asks for bytes around those that the client has locked already, as one does to divide or enlarge a range (OWN).
+    fn divide(&mut self, client: usize, index: usize) {
+        let now = self.now;
+        let keep = self.setup.keep;
+        let me = &mut self.clients[client];
+        let parts: Vec<u64> = me
+            .locks
+            .values()
+            .filter(|held| held.resource == index && held.range.is_some() && held.told.is_some())
+            .map(|held| held.transaction)
+            .collect();
+        let Some(&transaction) = parts.first() else { return };
+        let (start, mode) = (me.dice.below(8), *me.dice.pick(&MODES));
+        let range = ByteRange::new(start, start + me.dice.below(4));
+        let flags = LockFlags::OWN | *me.dice.pick(&DIVIDE_FLAGS);
+        let seq = me.next_seq;
+        me.next_seq += 1;
+        let keep_until = now + me.dice.spread(keep);
+        me.locks.insert(seq, Held { transaction, ..Held::new(index, range, keep_until) });
+        self.coverage.divisions += 1;
+        let request = Request::Lock(LockRequest {
+            seq,
+            resource: self.resources[index].clone(),
+            mode,
+            flags,
+            range,
+            timeout_ms: None,
+            transaction,
+            orphan_lifetime_ms: None,
+        });
+        self.send_op(client, seq, 0, request, false, Writes::Nothing);
     }
 
     /// Sends an operation, and remembers what the oracles need to judge its end.

@@ -740,8 +740,8 @@ impl World {
     pub fn set_belief(&mut self, client: usize, seq: u64, mode: Option<Mode>) {
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         held.believed = mode;
-        let (resource, span) = (held.resource, held.span());
-        let belief = mode.map(|mode| Belief { client, seq, mode, span });
+        let (resource, span, transaction) = (held.resource, held.span(), held.transaction);
+        let belief = mode.map(|mode| Belief { client, seq, mode, span, transaction });
         self.oracles.exclusion.set(resource, client, seq, belief);
         if mode.is_some() {
             self.check_exclusion(client, seq);

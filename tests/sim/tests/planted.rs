@@ -40,6 +40,8 @@ const CASES: &[Case] = &[
     case(Bug::StandingReusedLate, Rule::I3, 20),
     case(Bug::ReaderBarges, Rule::I8, 20),
     case(Bug::PrToCwIsDown, Rule::I1, 20),
+    case(Bug::RangesMissAByte, Rule::I1, 50),
+    case(Bug::OwnIsAnybodys, Rule::I1, 100),
     case(Bug::PromotionsLost, Rule::Liveness, 20),
     case(Bug::AnsweredTwice, Rule::I7, 20),
     case(Bug::WriteErrorIgnored, Rule::I3, 40),

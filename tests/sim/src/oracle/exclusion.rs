@@ -17,6 +17,8 @@ pub struct Belief {
     pub mode: Mode,
     /// The bytes.
     pub span: ByteRange,
+    /// The transaction. What a client holds in one may overlap (OWN).
+    pub transaction: u64,
 }
 
 /// All beliefs, by resource.
@@ -51,6 +53,7 @@ impl Exclusion {
         }
         let conflict = beliefs.iter().find(|other| {
             (other.client, other.seq) != (client, seq)
+                && (other.client, other.transaction) != (client, mine.transaction)
                 && !mine.mode.compatible(other.mode)
                 && mine.span.overlaps(other.span)
                 && stands(other)
@@ -73,7 +76,7 @@ mod tests {
     fn two_holders_in_conflict_are_seen() {
         let mut exclusion = Exclusion::default();
         let mut believe = |client, mode, span| {
-            exclusion.set(0, client, 1, Some(Belief { client, seq: 1, mode, span }));
+            exclusion.set(0, client, 1, Some(Belief { client, seq: 1, mode, span, transaction: 0 }));
             exclusion.check(0, client, 1, |_| true).is_ok()
         };
         let (low, high) = (ByteRange::new(0, 9).unwrap(), ByteRange::new(10, 19).unwrap());
@@ -83,5 +86,18 @@ mod tests {
         assert!(believe(2, Mode::NL, low));
         assert!(!believe(3, Mode::PR, ByteRange::ALL));
         assert!(exclusion.check(0, 3, 1, |belief| belief.client != 1).is_ok(), "whose lease is over knows it");
+    }
+
+    #[test]
+    fn what_a_client_holds_in_one_transaction_may_overlap() {
+        let mut exclusion = Exclusion::default();
+        let mut believe = |client, seq, transaction| {
+            let span = ByteRange::new(0, 9).unwrap();
+            exclusion.set(0, client, seq, Some(Belief { client, seq, mode: Mode::EX, span, transaction }));
+            exclusion.check(0, client, seq, |_| true).is_ok()
+        };
+        assert!(believe(1, 1, 7) && believe(1, 2, 7));
+        assert!(!believe(1, 3, 8), "another transaction");
+        assert!(!believe(2, 1, 7), "another client");
     }
 }
