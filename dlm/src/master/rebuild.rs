@@ -148,7 +148,9 @@ impl Word {
             let taken = self.said.values().any(|(_, _, other)| {
                 let clash = other.granted.zip(lock.granted).is_some_and(|(theirs, mine)| !theirs.compatible(mine));
                 let meet = other.range.unwrap_or(ByteRange::ALL).overlaps(span);
-                let own = (other.lock.session, other.transaction) == (id.session, lock.transaction);
+                // Parts that one session holds may overlap (OWN), which proves nothing.
+                let own = (other.lock.session, other.transaction) == (id.session, lock.transaction)
+                    && (other.range.is_some() || lock.range.is_some());
                 other.lock != id && other.resource == lock.resource && meet && clash && !own
             });
             if taken && let Some((_, _, lock)) = self.said.get_mut(&id) {

@@ -52,7 +52,7 @@ const CASES: &[Case] = &[
     case(Bug::BallotNotCarried, Rule::I4, 100),
     case(Bug::WriteAfterLease, Rule::I6, 100),
     case(Bug::FifoLost, Rule::I8, 100),
-    case(Bug::SilenceAcrossStalls, Rule::I5, 200),
+    case(Bug::SilenceAcrossStalls, Rule::I5, 600),
     case(Bug::FailedFenceIgnored, Rule::I5, 150),
     case(Bug::ExcludedComesBack, Rule::I3, 150),
     case(Bug::WaitingRecordsDropped, Rule::I3, 150),
