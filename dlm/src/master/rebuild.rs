@@ -542,6 +542,12 @@ mod tests {
         let cw = reported(2, 7, Mode::CW, None);
         assert_eq!(left_of(vec![swap.clone(), cw]).0, vec![(1, Mode::CW), (2, Mode::CW)]);
         let pr = reported(2, 7, Mode::PR, None);
-        assert_eq!(left_of(vec![swap, pr]).0, vec![(1, Mode::PR), (2, Mode::PR)]);
+        assert_eq!(left_of(vec![swap.clone(), pr]).0, vec![(1, Mode::PR), (2, Mode::PR)]);
+        // One session's locks on the whole of it do not overlap against the rules; on parts they may (OWN).
+        let lock = LockId { session: swap.lock.session, seq: 2 };
+        let own = ReportedLock { lock, ..reported(2, 7, Mode::CW, None) };
+        assert_eq!(left_of(vec![swap.clone(), own.clone()]).0, vec![(1, Mode::CW), (2, Mode::CW)]);
+        let part = ReportedLock { range: ByteRange::new(0, 9), ..own };
+        assert_eq!(left_of(vec![swap, part]).0, vec![(1, Mode::PR), (2, Mode::CW)]);
     }
 }
