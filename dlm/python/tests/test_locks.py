@@ -12,7 +12,7 @@ from pathlib import Path
 import mxlock
 import pytest
 from conftest import PATIENCE, Cluster, until
-from mxlock import Flags, Mode
+from mxlock import Flags, Mode, _mxlock
 
 
 def test_an_exclusive_lock_excludes(one: mxlock.Client, two: mxlock.Client) -> None:
@@ -210,6 +210,10 @@ def test_a_closed_client(cluster: Cluster, two: mxlock.Client) -> None:
         client.lock("again")
     two.lock("closed", timeout=5).release()
     blocked.release()
+
+
+def test_flags_are_those_of_the_client() -> None:
+    assert {flag.name: flag.value for flag in Flags if flag} == dict(_mxlock.FLAGS)
 
 
 def test_all_errors_have_one_base() -> None:

@@ -6,8 +6,6 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Union
 
-from ._mxlock import FLAGS
-
 if TYPE_CHECKING:
     from ._client import Lock
 
@@ -49,10 +47,7 @@ class Flags(enum.IntFlag):
     NODLCKBLK = 1 << 11
     TRANSIENT = 1 << 13
     IVVALBLK = 1 << 14
-
-
-if {name: value for name, value in FLAGS} != {flag.name: flag.value for flag in Flags if flag}:
-    raise ImportError("the native part of mxlock is of another version: install the package again")
+    OWN = 1 << 15
 
 
 @dataclass(frozen=True)
