@@ -243,6 +243,18 @@ impl Master {
                 }
             }
         }
+        self.end_adoptions();
+    }
+
+    /// An adopted lock that left before its record named the new owner: the old one's daemon must not speak for it any
+    /// more, or the orphan would be back after a failover.
+    fn end_adoptions(&mut self) {
+        let gone: Vec<LockId> =
+            self.adoptions.keys().filter(|lock| self.table.get(**lock).is_none()).copied().collect();
+        for lock in gone {
+            let (owner, orphan) = self.adoptions.remove(&lock).expect("just listed");
+            self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
+        }
     }
 
     /// The table gave a mode: number the grant, and tell its owner when the disk says so too.

@@ -556,11 +556,8 @@ fn an_orphan_of_a_writer_has_no_valid_value() {
     assert_eq!(solo.value(2, 0), Some((7, false)));
 }
 
-/// I5: an adoption that a failover cut off is asked for again as what it is; until the record names the new owner, the old
-/// one's daemon speaks for the orphan, so that it is not lost.
-#[test]
-fn an_adoption_survives_a_failover() {
-    let mut solo = Solo::new();
+/// Leaves a PERSISTENT lock in PR on "data" behind; its process has ended.
+fn leave_behind(solo: &mut Solo) {
     let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
     solo.input(Input::Connected { conn: other, process });
     let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
@@ -577,9 +574,34 @@ fn an_adoption_survives_a_failover() {
     };
     solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
     solo.input(Input::ProcessGone { process });
-    solo.hold = true;
+}
+
+fn adopt(solo: &mut Solo) {
     let adopt = AdoptRequest { seq: 1, resource: resource("data"), mode: Mode::PR, range: None, persistent: false };
     solo.request(Request::Adopt(adopt));
+}
+
+/// Section 7: an orphan that was adopted and released is gone, also when its adopter let go before a record named it.
+#[test]
+fn an_adopted_lock_that_is_released_at_once_does_not_come_back() {
+    let mut solo = Solo::new();
+    leave_behind(&mut solo);
+    solo.hold = true;
+    adopt(&mut solo);
+    solo.unlock(1);
+    solo.fail_over();
+    solo.lock(2, "data", Mode::EX);
+    solo.until(|solo| solo.is_granted(2, 0, Mode::EX));
+}
+
+/// I5: an adoption that a failover cut off is asked for again as what it is; until the record names the new owner, the old
+/// one's daemon speaks for the orphan, so that it is not lost.
+#[test]
+fn an_adoption_survives_a_failover() {
+    let mut solo = Solo::new();
+    leave_behind(&mut solo);
+    solo.hold = true;
+    adopt(&mut solo);
     assert!(solo.answers(1, 0).is_empty(), "its record does not name the new owner yet");
     solo.fail_over();
     assert!(solo.is_granted(1, 0, Mode::PR));
