@@ -58,7 +58,7 @@ impl Member {
             let lock = &self.locks[&lock_id];
             let lingers = may_linger && ![0, DETACHED_LIFETIME_MS].contains(&lock.orphan_lifetime_ms);
             if lock.granted.is_some() && lock.unlocking.is_none() && (lock.persistent || lingers) {
-                self.take_pending(lock_id);
+                self.drop_conversion(lock_id);
                 if lingers && !self.locks[&lock_id].persistent {
                     longest = longest.max(Some(self.locks[&lock_id].orphan_lifetime_ms));
                 }
@@ -72,6 +72,22 @@ impl Member {
         self.unwatch(process);
         self.set_deadline(id, longest.map(|ms| now.boot + Duration::from_millis(ms.into())));
         self.tell_presence(id, Presence::Gone);
+    }
+
+    /// Nobody waits for a conversion any more. What it gives up may have been given to others already, so that a
+    /// down-conversion goes on, and of PR and CW only what both have in common is kept.
+    fn drop_conversion(&mut self, id: LockId) {
+        let lock = self.locks.get_mut(&id).expect("listed by its session");
+        let (Some(granted), Some(wanted)) = (lock.granted, lock.pending.as_ref().map(|pending| pending.wanted)) else {
+            return;
+        };
+        if granted.covers(wanted) {
+            return;
+        }
+        if !wanted.covers(granted) {
+            lock.granted = Some(Mode::CR);
+        }
+        self.take_pending(id);
     }
 
     /// The lifetime of a session's orphans has run out.

@@ -594,6 +594,43 @@ fn an_adopted_lock_that_is_released_at_once_does_not_come_back() {
     solo.until(|solo| solo.is_granted(2, 0, Mode::EX));
 }
 
+/// I1: a process asks for a weaker mode and dies; another one gets what it gave up, and the master fails before the
+/// record says so. The lock that was left behind is not what it was (simulator seed 1793).
+#[test]
+fn what_an_orphan_gave_up_does_not_come_back() {
+    let mut solo = Solo::new();
+    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
+    solo.input(Input::Connected { conn: other, process });
+    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
+    let lock = LockRequest {
+        seq: 50,
+        resource: resource("data"),
+        mode: Mode::EX,
+        flags: LockFlags::PERSISTENT,
+        range: None,
+        timeout_ms: None,
+        transaction: 0,
+        orphan_lifetime_ms: None,
+    };
+    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
+    solo.lock(1, "data", Mode::PW);
+    solo.hold = true;
+    let value = Some(vec![7]);
+    let down = ConvertRequest { seq: 50, op: 1, mode: Mode::NL, flags: LockFlags::NONE, timeout_ms: None, lvb: value };
+    solo.input(Input::Client { conn: other, request: Request::Convert(down), subject: None });
+    assert!(solo.is_granted(1, 0, Mode::PW), "its waiting record is enough");
+    solo.input(Input::ProcessGone { process });
+    solo.lock(60, "another", Mode::NL);
+    solo.fail_over();
+    for (seq, mode, found) in [(2, Mode::EX, false), (3, Mode::NL, true)] {
+        let adopt = AdoptRequest { seq, resource: resource("data"), mode, range: None, persistent: false };
+        solo.request(Request::Adopt(adopt));
+        solo.until(|solo| !solo.answers(seq, 0).is_empty());
+        assert_eq!(solo.is_granted(seq, 0, mode), found, "{mode}");
+    }
+}
+
 /// I5: an adoption that a failover cut off is asked for again as what it is; until the record names the new owner, the old
 /// one's daemon speaks for the orphan, so that it is not lost.
 #[test]

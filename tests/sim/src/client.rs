@@ -63,8 +63,8 @@ pub struct Held {
     pub incarnation: Incarnation,
     /// Token of the last grant.
     pub token: Token,
-    /// When it was told.
-    pub told_at: Time,
+    /// When the last grant was asked for.
+    pub asked_at: Time,
     /// The client means to keep it until then.
     pub keep_until: Time,
     /// Operations without an answer.
@@ -115,7 +115,7 @@ impl Held {
             believed: None,
             incarnation: Incarnation::default(),
             token: Token(0),
-            told_at: 0,
+            asked_at: 0,
             keep_until,
             ops: BTreeMap::new(),
             next_op: 1,

@@ -1,7 +1,7 @@
 //! What clients are told, and what the oracles make of it.
 
 use crate::client::{Held, Op, UNLOCK};
-use crate::clock::{MS, SEC};
+use crate::clock::MS;
 use crate::oracle::order::Order;
 use crate::oracle::release::{self, Loss};
 use crate::oracle::{Rule, answers};
@@ -167,7 +167,7 @@ impl World {
         held.told = Some(grant.mode);
         held.incarnation = incarnation;
         held.token = grant.token;
-        held.told_at = now;
+        held.asked_at = done.sent;
         let (resource, unlocking, span) = (held.resource, held.unlocking, held.span());
         self.coverage.grants += 1;
         self.coverage.persistent_grants += u64::from(held.persistent);
@@ -352,7 +352,7 @@ impl World {
         let me = &self.clients[client];
         let node = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.node);
         if let (Some(node), Some(held)) = (node, me.locks.get(&seq)) {
-            let excluded = self.oracles.views.excluded_since(node, held.told_at.saturating_sub(SEC));
+            let excluded = self.oracles.views.excluded_since(node, held.asked_at);
             let relied_on = self.believes(client, seq);
             let verdict = release::loss(Loss { reason: Some(reason), relied_on, excluded });
             self.judge(Rule::I5, verdict.map_err(|error| format!("client {client} lost lock {seq}: {error}")));

@@ -101,7 +101,9 @@ impl World {
         let was_valid = self.hosts[host].page_valid(run, self.now);
         let end = until.map(|until| (until, self.hosts[host].clock.when(until)));
         let length = std::time::Duration::from_millis(self.timing.lease_ms.into());
-        let verdict = self.oracles.leases.page(run, end, self.now, length, self.oracles.views.changed_at());
+        let now = self.now;
+        let times = (now, self.daemon(host, run).map_or(now, |daemon| daemon.last_core_run));
+        let verdict = self.oracles.leases.page(run, end, times, length, self.oracles.views.changed_at());
         self.judge(Rule::Lease, verdict);
         self.hosts[host].pages.insert(run, until);
         if let Some(daemon) = self.daemon(host, run) {
@@ -196,6 +198,12 @@ impl World {
                 self.judge(Rule::I4, seen);
                 if acts && let Some(other) = self.other_master(host) {
                     self.fail(Rule::I4, format!("hosts {host} and {other} both act as master"));
+                }
+            }
+            Said::LeaseRegained { .. } => {
+                // A node that leaves keeps its page void: it is for nobody any more.
+                if let Some(daemon) = self.hosts[host].daemon.as_mut() {
+                    daemon.leaving = daemon.asked_to_leave;
                 }
             }
             _ => {}

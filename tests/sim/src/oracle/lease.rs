@@ -39,8 +39,9 @@ impl Leases {
         }
     }
 
-    /// A daemon writes its page: the end of its lease on its own clock and in true time. `length`: L; `newest_view`: when
-    /// the newest view was committed.
+    /// A daemon writes its page: the end of its lease on its own clock and in true time. `now`: it writes, and decided to
+    /// (it may have been stopped in between, with nobody to take the old word for its last). `length`: L; `newest_view`:
+    /// when the newest view was committed.
     ///
     /// # Errors
     /// The lease is longer than the last beat allows, or stands again without a view.
@@ -48,7 +49,7 @@ impl Leases {
         &mut self,
         run: u32,
         until: Option<(BootTime, Time)>,
-        now: Time,
+        (now, decided): (Time, Time),
         length: Duration,
         newest_view: Option<Time>,
     ) -> Result<(), String> {
@@ -69,7 +70,7 @@ impl Leases {
             return Ok(());
         }
         match known.over_since.take() {
-            Some(since) if newest_view.is_none_or(|at| at <= since) => {
+            Some(since) if decided > since && newest_view.is_none_or(|at| at <= since) => {
                 Err(format!("run {run}: its lease was over at {} ms and stands again without a view", since / MS))
             }
             _ => Ok(()),
@@ -115,10 +116,10 @@ mod tests {
     #[test]
     fn a_lease_that_is_too_long_is_seen() {
         let mut leases = Leases::default();
-        assert!(leases.page(1, until(9), SEC, L, None).is_err(), "no beat yet");
+        assert!(leases.page(1, until(9), (SEC, SEC), L, None).is_err(), "no beat yet");
         leases.beat(1, &beat(at(1), at(2)));
-        assert!(leases.page(1, until(9), 2 * SEC, L, None).is_ok());
-        assert!(leases.page(1, until(10), 2 * SEC, L, None).is_err(), "the write began at 1");
+        assert!(leases.page(1, until(9), (2 * SEC, 2 * SEC), L, None).is_ok());
+        assert!(leases.page(1, until(10), (2 * SEC, 2 * SEC), L, None).is_err(), "the write began at 1");
     }
 
     #[test]
@@ -126,9 +127,9 @@ mod tests {
         let mut leases = Leases::default();
         for (run, view, fine) in [(1, 5 * SEC, false), (2, 11 * SEC, true)] {
             leases.beat(run, &beat(at(1), at(1)));
-            assert!(leases.page(run, until(9), SEC, L, Some(0)).is_ok());
+            assert!(leases.page(run, until(9), (SEC, SEC), L, Some(0)).is_ok());
             leases.beat(run, &beat(at(10), at(10)));
-            assert_eq!(leases.page(run, until(18), 12 * SEC, L, Some(view)).is_ok(), fine);
+            assert_eq!(leases.page(run, until(18), (12 * SEC, 12 * SEC), L, Some(view)).is_ok(), fine);
         }
     }
 }
