@@ -337,10 +337,17 @@ impl Table {
         !gone.is_empty()
     }
 
-    /// The locks that are held were confirmed by the daemon of this incarnation.
+    /// The locks that are held were confirmed by the daemon of this incarnation, in the modes that were claimed: what a
+    /// conversion under way gives up is gone, also if it is denied now.
     pub(crate) fn confirm(&mut self, incarnation: Incarnation) {
-        for held in self.entries.values_mut().filter_map(|entry| entry.held.as_mut()) {
+        for entry in self.entries.values_mut() {
+            let Some(held) = &mut entry.held else { continue };
             held.incarnation = incarnation;
+            for pending in &entry.pending {
+                if let Request::Convert(convert) = &pending.request {
+                    held.mode = common(held.mode, convert.mode);
+                }
+            }
         }
     }
 

@@ -126,6 +126,16 @@ impl Held {
         }
     }
 
+    /// What a client that reconnects says it has: what is under way may be settled already.
+    pub fn claimed(&self) -> Option<Mode> {
+        let mode = self.ops.values().filter_map(|op| match &op.request {
+            Request::Convert(convert) => Some(convert.mode),
+            Request::Unlock(_) => Some(Mode::NL),
+            _ => None,
+        });
+        Some(mode.fold(self.told?, meet))
+    }
+
     /// Whether it is PERSISTENT, or may be when what is under way is done.
     pub fn may_outlive(&self) -> bool {
         let asked = |op: &Op| match &op.request {
@@ -169,12 +179,7 @@ impl Client {
         self.locks
             .iter()
             .filter_map(|(&seq, held)| {
-                let mode = held.ops.values().filter_map(|op| match &op.request {
-                    Request::Convert(convert) => Some(convert.mode),
-                    Request::Unlock(_) => Some(Mode::NL),
-                    _ => None,
-                });
-                let mode = mode.fold(held.told?, meet);
+                let mode = held.claimed()?;
                 Some(Claim {
                     seq,
                     resource: resources[held.resource].clone(),

@@ -75,7 +75,13 @@ impl World {
         let old_page = me.page.replace(run);
         me.from_records |= resumed && old_page != Some(run);
         let incarnation = self.incarnation_of(client);
-        self.clients[client].locks.values_mut().for_each(|held| held.incarnation = incarnation);
+        for held in self.clients[client].locks.values_mut() {
+            held.incarnation = incarnation;
+            // Between PR and CW the old mode is gone with the claim, also if the conversion is denied now.
+            if held.claimed() == Some(Mode::CR) && matches!(held.told, Some(Mode::PR | Mode::CW)) {
+                held.told = Some(Mode::CR);
+            }
+        }
         if !in_time && old_page.is_some_and(|old| old != run) {
             let held: Vec<u64> = self.clients[client].locks.keys().copied().collect();
             for seq in held {
