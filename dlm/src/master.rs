@@ -73,6 +73,8 @@ pub(crate) struct Holder {
     persistent: bool,
     /// The process has ended: others may adopt what it left.
     gone: bool,
+    /// Its node was excluded, or it was not claimed in time: the session may live, but has been told that it is lost.
+    abandoned: bool,
     settling: Settling,
     /// Somebody waits for it, and its owner, who has not heard of the grant yet, is told after that.
     hushed: bool,

@@ -90,6 +90,7 @@ impl Master {
                 node: from,
                 persistent: false,
                 gone: false,
+                abandoned: false,
                 settling: Settling::Nothing,
                 hushed: false,
             },

@@ -46,7 +46,8 @@ impl Master {
         let Some(view) = self.table.get(lock) else { return };
         let (granted, slot, value) = (view.granted, view.payload.slot, Self::may_write_value(view.granted));
         let resource = view.resource.clone();
-        self.table.payload_mut(lock).expect("still there").gone = true;
+        let holder = self.table.payload_mut(lock).expect("still there");
+        (holder.gone, holder.abandoned) = (true, true);
         if value && self.table.lvb(&resource).is_some() {
             self.table.update_value(&resource, LvbUpdate::Invalidate);
             self.refresh_values(now, &resource);
@@ -207,7 +208,7 @@ impl Master {
             .table
             .locks()
             .filter(|view| view.lock.session == session && view.payload.node == node)
-            .filter(|view| view.granted.is_some() && view.standing != Standing::Possible)
+            .filter(|view| view.granted.is_some() && view.standing != Standing::Possible && !view.payload.abandoned)
             .map(|view| view.lock)
             .collect();
         locks.sort();
@@ -396,6 +397,7 @@ impl Master {
         holder.token = reported.token;
         holder.process = reported.process;
         holder.gone = reported.presence == Presence::Gone;
+        holder.abandoned = false;
         holder.op = reported.pending.as_ref().map_or(0, |pending| pending.op);
         // Also what is new to the table is served only here: those in its way are told, and it may be granted at once.
         let _ = self.table.restate(lock, reported.granted, wanted, standing, &mut self.effects);
@@ -611,6 +613,7 @@ impl Master {
             node,
             persistent: new.flags.contains(LockFlags::PERSISTENT),
             gone: false,
+            abandoned: false,
             settling: Settling::Grant { demoted: false, value: ValueDuty::Read },
             hushed: false,
         };

@@ -69,6 +69,7 @@ impl Master {
             node,
             persistent,
             gone: false,
+            abandoned: false,
             settling: Settling::Nothing,
             hushed: false,
         };

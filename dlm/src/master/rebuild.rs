@@ -186,7 +186,9 @@ impl Master {
         word.said.values().for_each(|(_, _, lock)| vouch(&lock.resource, &lock.lvb));
         records.retain(|(slot, record)| {
             let named = word.takes_by_name(*slot, record);
-            if named {
+            // The record of a request that waits says what the value was when it was written: only those of holders are
+            // brought up to date.
+            if named && word.said.get(&record.lock).is_some_and(|(_, _, lock)| lock.granted.is_some()) {
                 vouch(&record.resource, &record.lvb);
             }
             !named
@@ -288,6 +290,7 @@ impl Master {
                 node: record.owner,
                 persistent: record.persistent,
                 gone: standing == Standing::Orphan,
+                abandoned: standing == Standing::Orphan,
                 settling: Settling::Nothing,
                 hushed: false,
             },
@@ -347,6 +350,7 @@ impl Master {
                 node,
                 persistent: lock.persistent,
                 gone: lock.presence == Presence::Gone,
+                abandoned: false,
                 settling: Settling::Nothing,
                 hushed: false,
             },

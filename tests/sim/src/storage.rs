@@ -91,8 +91,9 @@ impl World {
         if matches!(fate, Fate::Error | Fate::ErrorLanded | Fate::ErrorLate | Fate::ErrorTorn) && write.result.is_ok() {
             write.result = Err(eio());
         }
-        write.unanswered -= 1;
-        let last = write.unanswered == 0;
+        // One that ends in an error and lands later comes here again.
+        let last = write.unanswered == 1;
+        write.unanswered = write.unanswered.saturating_sub(1);
         if fate == Fate::ErrorLate {
             let at = write.dice.range(now + 1, limit.max(now + 1));
             self.schedule(at, Event::Land { write: id, piece });
