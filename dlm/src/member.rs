@@ -129,6 +129,8 @@ pub(crate) struct Member {
     timeouts: BTreeSet<(BootTime, LockId)>,
     /// Sessions with a deadline, by time.
     orphans: BTreeSet<(BootTime, SessionId)>,
+    /// Requests that were given up and that the master has still to forget, with what their clients were told.
+    taken_back: BTreeMap<LockId, Denial>,
     next_order: u64,
     /// The reign whose master was told what this node holds.
     reported: Option<Epoch>,
@@ -159,6 +161,7 @@ impl Member {
             claims: BTreeMap::new(),
             timeouts: BTreeSet::new(),
             orphans: BTreeSet::new(),
+            taken_back: BTreeMap::new(),
             next_order: 0,
             reported: None,
             lease_until: None,
@@ -211,8 +214,7 @@ impl Member {
     /// This node was excluded: its locks are gone, its sessions stay (with nothing), its waiting requests are asked again.
     pub(crate) fn excluded(&mut self, incarnation: Incarnation) {
         self.incarnation = incarnation;
-        self.reported = None;
-        self.to_master.clear();
+        self.forget_master();
         let mut ids: Vec<LockId> = self.locks.keys().copied().collect();
         ids.sort();
         for id in ids {

@@ -8,6 +8,9 @@ impl Member {
         let Outcome { lock: id, op, result } = outcome;
         let Some(lock) = self.locks.get_mut(&id) else {
             // Timed out or released meanwhile, and the unlock is on its way behind the request.
+            if op == UNLOCK_OP {
+                self.taken_back.remove(&id);
+            }
             return;
         };
         match result {

@@ -9,6 +9,7 @@ impl Member {
     pub(crate) fn forget_master(&mut self) {
         self.reported = None;
         self.to_master.clear();
+        self.taken_back.clear();
         for claim in self.claims.values_mut() {
             claim.asked = false;
         }

@@ -21,6 +21,9 @@ impl Member {
 
     pub(crate) fn lock(&mut self, now: Now, session: SessionId, request: LockRequest) {
         let id = LockId { session, seq: request.seq };
+        if let Some(&why) = self.taken_back.get(&id) {
+            return self.deny(id, 0, why);
+        }
         if let Some(lock) = self.locks.get(&id) {
             // Sent again after a reconnect: the first one's answer may have been lost.
             if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
@@ -94,6 +97,9 @@ impl Member {
     /// Takes over an orphan.
     pub(crate) fn adopt(&mut self, now: Now, session: SessionId, request: AdoptRequest) {
         let id = LockId { session, seq: request.seq };
+        if let Some(&why) = self.taken_back.get(&id) {
+            return self.deny(id, 0, why);
+        }
         if let Some(lock) = self.locks.get(&id) {
             // Sent again after a reconnect, as in `lock`.
             if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
@@ -184,6 +190,7 @@ impl Member {
         }
         let writes_lvb = lock.granted.is_some_and(|mode| mode >= Mode::PW) && (lvb.is_some() || invalidate_lvb);
         let waits = lock.granted.is_some() && (writes_lvb || lock.persistent || self.clear_before_ack);
+        let asked_only = lock.granted.is_none();
         // A grant that was not told, because the lease was lost, is one that the client gives up unseen (I7).
         let untold = std::mem::take(&mut self.locks.get_mut(&id).expect("looked up").untold);
         let untold = untold.then(|| self.locks[&id].last_op);
@@ -199,7 +206,21 @@ impl Member {
             self.remove(id);
             self.answer(id, UNLOCK_OP, Answer::Unlocked);
         }
+        if asked_only {
+            return self.unlock_behind(id, Denial::Cancelled);
+        }
         self.send_operation(id, UNLOCK_OP, kind);
+    }
+
+    /// Takes a request back that this daemon has forgotten: the master may be granting it. Its client was told `why`; if it
+    /// has not heard that and asks again, it is told again: under the same name a grant of the old request would pass
+    /// for one of the new.
+    pub(super) fn unlock_behind(&mut self, id: LockId, why: Denial) {
+        if self.reported.is_some() {
+            self.taken_back.insert(id, why);
+            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: true };
+            self.send_operation(id, UNLOCK_OP, kind);
+        }
     }
 
     /// `mxlock unlock`: ends the locks on a resource that sessions opened for `pid` hold; whether there was one.
@@ -246,8 +267,7 @@ impl Member {
             // A grant that is under way finds no lock here any more, and the unlock behind it takes it back.
             self.remove(id);
             self.answer(id, op, Answer::Denied(why));
-            let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
-            self.send_operation(id, UNLOCK_OP, kind);
+            self.unlock_behind(id, why);
         } else if self.reported.is_some() || !only_up {
             // Only the master knows whether the grant came first.
             pending.cancelled = Some(why);
@@ -272,7 +292,10 @@ impl Member {
             // The client believes in its old mode again, which may have been given to somebody else.
             self.tell(id.session, Response::Lost { seq: id.seq, reason: LossReason::Expired });
         }
-        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: op > 0, answer: false };
+        if op == 0 {
+            return self.unlock_behind(id, Denial::LeaseLost);
+        }
+        let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: true, answer: false };
         self.send_operation(id, UNLOCK_OP, kind);
     }
 
