@@ -117,7 +117,7 @@ bugs! {
     /// Two ranges that share one byte count as apart.
     RangesMissAByte = "ranges-miss-a-byte", "7: locks conflict where their ranges overlap";
     /// With OWN nobody's ranges are in the way.
-    OwnIsAnybodys = "own-is-anybodys", "7, decision 016: only what the same session holds in the same transaction";
+    OwnIsAnybodys = "own-is-anybodys", "7, decision 014: only what the same session holds in the same transaction";
     /// PR to CW counts as a down-conversion.
     PrToCwIsDown = "pr-to-cw-is-down", "7, PROTOTYPE 11: PR and CW are incomparable";
     /// Of several locks that one release grants, only the first is told.

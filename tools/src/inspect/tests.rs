@@ -166,7 +166,7 @@ fn incompatible_grants_are_found() {
     assert_eq!(disk.kinds(), [Kind::IncompatibleGrants]);
 }
 
-/// Decision 016: a session divides a range before it lets go of the whole. Another transaction of it has no such right, and
+/// Decision 014: a session divides a range before it lets go of the whole. Another transaction of it has no such right, and
 /// whole resources are not divided.
 #[test]
 fn a_range_may_be_divided_by_its_owner() {
