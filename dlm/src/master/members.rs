@@ -351,6 +351,8 @@ impl Master {
         }
         let known = self.table.get(lock).and_then(|view| view.granted).filter(|_| !self.is_leaving(lock));
         super::rebuild::given_at_once(&mut reported, known, 1);
+        // Before what does not wait is dropped: its owner has still to hear of it.
+        let done = super::rebuild::take_done(&mut reported);
         let waits = reported.pending.as_ref().is_some_and(|pending| !super::rebuild::never_waits(pending.flags));
         let waits_here = waits && reported.granted.is_none() && self.table.contains(lock);
         if !waits_here && !super::rebuild::keep_pending(&mut reported) {
@@ -368,7 +370,6 @@ impl Master {
             let known = known.or_else(|| self.possible_like(lock.session, &reported.resource, range, reported.granted));
             return self.withdraw(now, known.into_iter().collect(), LvbUpdate::Invalidate);
         }
-        let done = super::rebuild::take_done(&mut reported);
         if !self.table.contains(lock) {
             match self.possible_like(lock.session, &reported.resource, range, reported.granted) {
                 Some(known) => {

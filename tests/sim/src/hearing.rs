@@ -182,7 +182,7 @@ impl World {
         if let Request::Adopt(_) = done.request {
             self.coverage.adoptions += 1;
             // After the storm orphans are looked up.
-            if !self.oracles.orphans.adopted(resource, grant.mode) && self.storm {
+            if !self.oracles.orphans.adopted(resource, grant.mode) && self.storm && !self.may_be_lost(resource) {
                 let what = format!("client {client} adopted resource {resource} in {}, which nobody left", grant.mode);
                 self.fail(Rule::I5, what);
             }
@@ -251,6 +251,17 @@ impl World {
                 op.overtaken_by = Some(op.overtaken_by.map_or(token, |known| known.min(token)));
             }
         }
+    }
+
+    /// Whether a client was asking for a PERSISTENT lock on it, or had one, when its node was excluded: what came of that it
+    /// has still to hear.
+    fn may_be_lost(&self, resource: usize) -> bool {
+        self.clients.iter().any(|client| {
+            let node = self.hosts[client.host].daemon.as_ref().map(|daemon| daemon.node);
+            let since = |held: &Held| held.ops.values().map(|op| op.sent).min().unwrap_or(held.asked_at);
+            let lost = |held: &Held| node.is_none_or(|node| self.oracles.views.excluded_since(node, since(held)));
+            client.locks.values().any(|held| held.resource == resource && held.may_outlive() && lost(held))
+        })
     }
 
     /// A master denies a request, which gives its place up. If the word is lost with the master, the next one is asked anew.

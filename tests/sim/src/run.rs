@@ -100,9 +100,10 @@ fn wellness(world: &World) -> Result<(), String> {
                 .disk
                 .records
                 .iter()
-                .flatten()
-                .filter(|record| record.resource == *resource)
-                .map(|r| (r.lock, r.state, r.mode, r.wanted, r.range, r.persistent, r.orphan))
+                .zip(0u32..)
+                .filter_map(|(record, slot)| Some((slot, record.as_ref()?)))
+                .filter(|(_, record)| record.resource == *resource)
+                .map(|(slot, r)| (slot, r.lock, r.state, r.mode, r.wanted, r.range, r.persistent, r.orphan))
                 .collect();
             return Err(format!(
                 "client {at} on host {} still has lock {seq}; on disk {others:?}; {held:?}",

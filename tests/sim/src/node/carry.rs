@@ -107,7 +107,7 @@ impl World {
         self.judge(Rule::Lease, verdict);
         self.hosts[host].pages.insert(run, until);
         if let Some(daemon) = self.daemon(host, run) {
-            daemon.leaving = was_valid && until.is_none() && daemon.asked_to_leave;
+            daemon.leaving = until.is_none() && daemon.asked_to_leave;
         }
         if !was_valid && self.hosts[host].page_valid(run, self.now) {
             self.page_revived(host, run);
