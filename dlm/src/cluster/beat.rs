@@ -132,8 +132,8 @@ impl Cluster {
         if again {
             let ours = match &self.region[node.index()] {
                 Ok(found) => found.incarnation == self.incarnation(),
-                // Torn by the own write, most likely; it is written anew.
-                Err(_) => true,
+                // Torn by the own write that failed, then: it is written anew.
+                Err(_) => self.sector.may_have_landed(),
             };
             if ours {
                 self.begin_by = Some(looked + self.renew);

@@ -75,6 +75,11 @@ impl OwnSector {
         self.written.is_some()
     }
 
+    /// Whether a write has failed that may be on disk, whole or in part.
+    pub(super) fn may_have_landed(&self) -> bool {
+        !self.uncertain.is_empty()
+    }
+
     /// A write ended. A failed one cannot land any more after D (A2).
     pub(super) fn write_ended(&mut self, write: &BeatWrite, now: BootTime, dead: Duration) {
         // The thread always writes the newest image, so older ones are never written again.

@@ -215,13 +215,15 @@ impl Master {
         for lock in locks {
             let view = self.table.get(lock).expect("just listed");
             let dies = presence == Presence::Gone && !view.payload.gone && Self::may_write_value(view.granted);
+            // Whoever adopts it gets what it is, and not what its process was waiting for.
+            let (granted, wanted) = (view.granted, view.wanted.filter(|_| presence != Presence::Gone));
             if dies {
                 // It may have been changing what the value stands for (section 7).
                 let resource = view.resource.clone();
                 self.doubt_value(now, &resource);
             }
             self.table.payload_mut(lock).expect("just listed").gone = presence == Presence::Gone;
-            let _ = self.table.set_standing(lock, standing, &mut self.effects);
+            let _ = self.table.restate(lock, granted, wanted, standing, &mut self.effects);
             let slot = self.table.get(lock).expect("still there").payload.slot;
             if slot != NO_SLOT {
                 self.write_later(now, slot);

@@ -102,9 +102,13 @@ impl Member {
         }
         let session = self.sessions.get_mut(&id).expect("an open session");
         if session.locks.is_empty() {
-            self.end_session(id);
-        } else if !std::mem::replace(&mut session.gone, true) {
+            return self.end_session(id);
+        }
+        if !std::mem::replace(&mut session.gone, true) {
             // PERSISTENT ones stay, for whoever adopts them: their process may live, but has not come back in time.
+            for seq in session.locks.clone() {
+                self.drop_conversion(LockId { session: id, seq });
+            }
             self.tell_presence(id, Presence::Gone);
         }
     }

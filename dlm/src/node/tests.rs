@@ -12,6 +12,7 @@ use mxlock_proto::client::{
     AdoptRequest, Answer, CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
 };
 
+mod orphans;
 mod persistence;
 
 const SLOTS: u32 = 64;
@@ -218,6 +219,10 @@ impl Solo {
 
     fn unlock_writing(&mut self, seq: u64, value: u8) {
         self.request(Request::Unlock(UnlockRequest { seq, lvb: Some(vec![value]), invalidate_lvb: false }));
+    }
+
+    fn adopt(&mut self, seq: u64, name: &str, mode: Mode, persistent: bool) {
+        self.request(Request::Adopt(AdoptRequest { seq, resource: resource(name), range: None, mode, persistent }));
     }
 
     fn convert(&mut self, seq: u64, op: u32, mode: Mode, lvb: Option<Vec<u8>>) {
@@ -526,125 +531,6 @@ fn the_youngest_request_of_a_deadlock_is_refused() {
         solo.unlock(2);
         solo.until(|solo| solo.is_granted(11, 0, Mode::PR));
     }
-}
-
-/// I9: the process that held PW dies, and its lock outlives it: whoever adopts it learns that the value is not valid.
-#[test]
-fn an_orphan_of_a_writer_has_no_valid_value() {
-    let mut solo = Solo::new();
-    solo.lock(1, "data", Mode::EX);
-    solo.convert(1, 1, Mode::NL, Some(vec![7]));
-    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
-    solo.input(Input::Connected { conn: other, process });
-    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
-    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
-    let lock = LockRequest {
-        seq: 50,
-        resource: resource("data"),
-        mode: Mode::PW,
-        flags: LockFlags::PERSISTENT,
-        range: None,
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
-    };
-    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
-    assert_eq!(solo.value(50, 0), Some((7, true)));
-    solo.input(Input::ProcessGone { process });
-    let adopt = AdoptRequest { seq: 2, resource: resource("data"), mode: Mode::PW, range: None, persistent: false };
-    solo.request(Request::Adopt(adopt));
-    assert_eq!(solo.value(2, 0), Some((7, false)));
-}
-
-/// Leaves a PERSISTENT lock in PR on "data" behind; its process has ended.
-fn leave_behind(solo: &mut Solo) {
-    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
-    solo.input(Input::Connected { conn: other, process });
-    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
-    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
-    let lock = LockRequest {
-        seq: 50,
-        resource: resource("data"),
-        mode: Mode::PR,
-        flags: LockFlags::PERSISTENT,
-        range: None,
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
-    };
-    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
-    solo.input(Input::ProcessGone { process });
-}
-
-fn adopt(solo: &mut Solo) {
-    let adopt = AdoptRequest { seq: 1, resource: resource("data"), mode: Mode::PR, range: None, persistent: false };
-    solo.request(Request::Adopt(adopt));
-}
-
-/// Section 7: an orphan that was adopted and released is gone, also when its adopter let go before a record named it.
-#[test]
-fn an_adopted_lock_that_is_released_at_once_does_not_come_back() {
-    let mut solo = Solo::new();
-    leave_behind(&mut solo);
-    solo.hold = true;
-    adopt(&mut solo);
-    solo.unlock(1);
-    solo.fail_over();
-    solo.lock(2, "data", Mode::EX);
-    solo.until(|solo| solo.is_granted(2, 0, Mode::EX));
-}
-
-/// I1: a process asks for a weaker mode and dies; another one gets what it gave up, and the master fails before the
-/// record says so. The lock that was left behind is not what it was (simulator seed 1793).
-#[test]
-fn what_an_orphan_gave_up_does_not_come_back() {
-    let mut solo = Solo::new();
-    let (other, process) = (ConnId(2), Process { pid: 43, start_time: 1, uid: 0 });
-    solo.input(Input::Connected { conn: other, process });
-    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
-    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
-    let lock = LockRequest {
-        seq: 50,
-        resource: resource("data"),
-        mode: Mode::EX,
-        flags: LockFlags::PERSISTENT,
-        range: None,
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
-    };
-    solo.input(Input::Client { conn: other, request: Request::Lock(lock), subject: None });
-    solo.lock(1, "data", Mode::PW);
-    solo.hold = true;
-    let value = Some(vec![7]);
-    let down = ConvertRequest { seq: 50, op: 1, mode: Mode::NL, flags: LockFlags::NONE, timeout_ms: None, lvb: value };
-    solo.input(Input::Client { conn: other, request: Request::Convert(down), subject: None });
-    assert!(solo.is_granted(1, 0, Mode::PW), "its waiting record is enough");
-    solo.input(Input::ProcessGone { process });
-    solo.lock(60, "another", Mode::NL);
-    solo.fail_over();
-    for (seq, mode, found) in [(2, Mode::EX, false), (3, Mode::NL, true)] {
-        let adopt = AdoptRequest { seq, resource: resource("data"), mode, range: None, persistent: false };
-        solo.request(Request::Adopt(adopt));
-        solo.until(|solo| !solo.answers(seq, 0).is_empty());
-        assert_eq!(solo.is_granted(seq, 0, mode), found, "{mode}");
-    }
-}
-
-/// I5: an adoption that a failover cut off is asked for again as what it is; until the record names the new owner, the old
-/// one's daemon speaks for the orphan, so that it is not lost.
-#[test]
-fn an_adoption_survives_a_failover() {
-    let mut solo = Solo::new();
-    leave_behind(&mut solo);
-    solo.hold = true;
-    adopt(&mut solo);
-    assert!(solo.answers(1, 0).is_empty(), "its record does not name the new owner yet");
-    solo.fail_over();
-    assert!(solo.is_granted(1, 0, Mode::PR));
-    assert_eq!(solo.records().len(), 1, "there is one lock, not two");
-    solo.unlock(1);
-    solo.until(|solo| solo.records().is_empty());
 }
 
 /// I9, I11: the record that carried the newest value cannot be read: an older one that a holder remembers is not valid.

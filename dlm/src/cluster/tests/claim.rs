@@ -175,6 +175,12 @@ fn a_first_write_that_comes_late_is_not_begun() {
     assert!(bench.cluster.is_master(bench.now()), "a write that was not begun bans no ballot");
     assert_eq!(bench.begin_by, None);
 
+    // Whoever tore it, it was not this node, which has written nothing.
+    let mut bench = looked();
+    bench.disk[0] = Err(HeartbeatError { node: n(0), fault: Fault::Checksum { stored: 1, computed: 2 } });
+    late(&mut bench);
+    assert!(bench.log.contains(&Action::Stop(StopReason::SectorChanged)), "{:?}", bench.log);
+
     let mut bench = looked();
     bench.put(0, NodeState::Member, |other| other.host = "faster".to_owned());
     late(&mut bench);

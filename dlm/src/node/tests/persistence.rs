@@ -9,10 +9,6 @@ impl Solo {
         self.request(Request::Convert(ConvertRequest { seq, op, mode, flags, timeout_ms: None, lvb: None }));
     }
 
-    fn adopt(&mut self, seq: u64, name: &str, mode: Mode, persistent: bool) {
-        self.request(Request::Adopt(AdoptRequest { seq, resource: resource(name), range: None, mode, persistent }));
-    }
-
     fn adopt_range(&mut self, seq: u64, name: &str, range: ByteRange, mode: Mode) {
         let request = AdoptRequest { seq, resource: resource(name), range: Some(range), mode, persistent: true };
         self.request(Request::Adopt(request));
