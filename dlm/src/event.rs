@@ -70,6 +70,12 @@ pub enum Event {
         node: NodeId,
         reason: String,
     },
+    /// These slots, or some of them, could not be read: they are tried again.
+    TableReadFailed {
+        first_slot: u32,
+        count: u32,
+        fault: String,
+    },
     TableRead {
         records: u64,
         stale: u64,
@@ -181,6 +187,7 @@ impl Event {
             | Event::Isolated { .. }
             | Event::ScrubRepaired { .. }
             | Event::OrphanExpired { .. }
+            | Event::TableReadFailed { .. }
             | Event::HeartbeatLate { .. }
             | Event::PeerFault { .. } => Severity::Warn,
             Event::ElectionLost { .. } | Event::TableRead { .. } => Severity::Debug,
@@ -229,6 +236,10 @@ impl fmt::Display for Event {
             Event::Isolated { master } => write!(f, "isolated: no link to master {master} for the dead time"),
             Event::DamagedHeartbeat { node, reason } => {
                 write!(f, "the heartbeat sector of node {node} is damaged ({reason}): view changes wait for its repair")
+            }
+            Event::TableReadFailed { first_slot, count, fault } => {
+                let last = first_slot + count - 1;
+                write!(f, "cannot read slots {first_slot} to {last} of the table ({fault}): trying again")
             }
             Event::TableRead { records, stale, damaged } => {
                 write!(f, "read the table: {records} records, {stale} stale, {damaged} damaged")

@@ -19,6 +19,9 @@ pub const WHY_BLOCKERS: usize = 8;
 pub const WHY_STEPS: usize = 1 << 18;
 /// Processes whose commands one question asks for.
 pub const NAMED_PROCESSES: usize = 256;
+/// Times that a chunk is read of which some sectors cannot be read; then they count as damaged. One of which none can be
+/// read is tried for D.
+pub const TABLE_CHUNK_TRIES: u32 = 3;
 /// Table chunks in flight at once.
 pub const TABLE_CHUNKS_IN_FLIGHT: usize = 4;
 /// Messages to one peer that are sent but not acknowledged; further ones wait.

@@ -104,6 +104,8 @@ pub(crate) struct Master {
     clear_behind: Duration,
     orphan_floor: Duration,
     orphan_lifetime: Duration,
+    dead: Duration,
+    renew: Duration,
     table: Table<Holder>,
     slots: Slots,
     pub(crate) mirror: Mirror,
@@ -123,7 +125,9 @@ pub(crate) struct Master {
     reported: BTreeMap<NodeId, Incarnation>,
     /// Reports of which some parts have come.
     partial_reports: BTreeMap<NodeId, (Incarnation, Report)>,
+    /// When possible holders end that nobody has spoken of, and the same the other way round.
     expiries: BTreeSet<(BootTime, LockId)>,
+    expiry_of: BTreeMap<LockId, BootTime>,
     damaged: BTreeSet<u32>,
     /// Some member remembers nothing of the time before the recovery: until then its sessions may claim locks whose records
     /// are damaged.

@@ -35,14 +35,14 @@ impl Master {
         }
         staying.sort();
         for lock in staying {
-            self.orphan(now, lock, None);
+            self.orphan(now, lock);
         }
         let event = Event::Purged { node, locks: leaving.len() as u64 };
         self.purge(now, leaving, Some(event));
     }
 
-    /// Makes a held lock an orphan that lives until `deadline`.
-    fn orphan(&mut self, now: Now, lock: LockId, deadline: Option<BootTime>) {
+    /// Makes a held lock an orphan that lives until it is adopted or purged.
+    fn orphan(&mut self, now: Now, lock: LockId) {
         let Some(view) = self.table.get(lock) else { return };
         let (granted, slot, value) = (view.granted, view.payload.slot, Self::may_write_value(view.granted));
         let resource = view.resource.clone();
@@ -55,9 +55,6 @@ impl Master {
         let _ = self.table.restate(lock, granted, None, Standing::Orphan, &mut self.effects);
         if slot != NO_SLOT {
             self.write_later(now, slot);
-        }
-        if let Some(deadline) = deadline {
-            self.expiries.insert((deadline, lock));
         }
     }
 
@@ -151,6 +148,10 @@ impl Master {
             .collect();
         locks.sort();
         for lock in locks {
+            if self.table.get(lock).is_some_and(|view| view.standing != Standing::Possible) {
+                // It has been claimed since an earlier restart: that one's end is not its end.
+                self.forget_expiry(lock);
+            }
             let _ = self.table.set_standing(lock, Standing::Possible, &mut self.effects);
             self.expire_later(now, lock);
         }
@@ -173,7 +174,15 @@ impl Master {
         if planted(Bug::OrphanNeverEnds) {
             return;
         }
-        self.expiries.insert((now.boot + lifetime, lock));
+        // Whoever is silent through several restarts has one life.
+        let at = *self.expiry_of.entry(lock).or_insert(now.boot + lifetime);
+        self.expiries.insert((at, lock));
+    }
+
+    fn forget_expiry(&mut self, lock: LockId) {
+        if let Some(at) = self.expiry_of.remove(&lock) {
+            self.expiries.remove(&(at, lock));
+        }
     }
 
     pub(super) fn expire_orphans(&mut self, now: Now) {
@@ -182,13 +191,13 @@ impl Master {
             if at > now.boot {
                 break;
             }
-            self.expiries.pop_first();
+            self.forget_expiry(lock);
             let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) else { continue };
             if self.is_leaving(lock) {
                 continue;
             }
             if view.payload.persistent && view.granted.is_some() {
-                self.orphan(now, lock, None);
+                self.orphan(now, lock);
             } else {
                 over.entry(view.payload.node).or_default().push(lock);
             }

@@ -116,6 +116,12 @@ impl Master {
         if let Some(holder) = self.table.payload_mut(lock) {
             holder.op = op;
         }
+        // Reported late while no slot was free: it keeps what it has.
+        if self.table.get(lock).is_some_and(|view| view.payload.slot == NO_SLOT && view.granted.is_some())
+            && !self.place(now, lock)
+        {
+            return self.deny(node, lock, op, Denial::TableFull);
+        }
         // An old master had carried it out, and it is asked for again: there is nothing to wait for.
         let done = self.table.get(lock).is_some_and(|view| view.granted == Some(mode));
         let flags = if done { flags & (LockFlags::PERSISTENT | LockFlags::TRANSIENT) } else { flags };

@@ -6,7 +6,7 @@
 use super::rebuild::Found;
 use super::*;
 use crate::io::{IoFault, TableChunk};
-use crate::limits::{TABLE_CHUNK_SLOTS, TABLE_CHUNKS_IN_FLIGHT};
+use crate::limits::{TABLE_CHUNK_SLOTS, TABLE_CHUNK_TRIES, TABLE_CHUNKS_IN_FLIGHT};
 use crate::planted::{Bug, planted};
 use mxlock_format::LockRecord;
 use mxlock_proto::peer::Report;
@@ -32,6 +32,33 @@ pub(super) struct Late {
     pub(super) reports: Vec<(NodeId, Incarnation, Report)>,
 }
 
+/// Chunks of the table that could not be read, or not as a whole: what stands there may be in order.
+#[derive(Default)]
+struct Refused {
+    chunks: Vec<u32>,
+    /// How often each was tried.
+    tries: BTreeMap<u32, u32>,
+    /// When they are read again.
+    again: Option<BootTime>,
+    /// When what still cannot be read counts as damaged.
+    lost: Option<BootTime>,
+}
+
+impl Refused {
+    /// A few sectors that cannot be read are damaged if that does not change; where none can be read the disk is away, or
+    /// the path to it, which no lease outlives.
+    fn is_read_again(&mut self, now: Now, first_slot: u32, whole: bool, dead: Duration) -> bool {
+        let lost = *self.lost.get_or_insert(now.boot + dead);
+        let tries = self.tries.entry(first_slot).or_default();
+        *tries += 1;
+        let again = now.boot < lost && (whole || *tries < TABLE_CHUNK_TRIES);
+        if again {
+            self.chunks.push(first_slot);
+        }
+        again
+    }
+}
+
 /// The state of a recovery.
 pub(super) struct Recovery {
     stage: Stage,
@@ -45,6 +72,7 @@ pub(super) struct Recovery {
     late: Late,
     next_slot: u32,
     chunks: BTreeMap<IoId, (u32, u32)>,
+    refused: Refused,
     records: Vec<(u32, LockRecord)>,
     damaged: Vec<(u32, String)>,
     stale: u64,
@@ -61,7 +89,11 @@ impl Recovery {
     }
 
     pub(super) fn deadline(&self) -> Option<BootTime> {
-        (self.stage == Stage::Hearing && !self.awaited.is_empty()).then_some(self.patience)
+        match self.stage {
+            Stage::Reading => self.refused.again,
+            Stage::Hearing if !self.awaited.is_empty() => Some(self.patience),
+            _ => None,
+        }
     }
 }
 
@@ -77,6 +109,7 @@ impl Master {
     ) -> Master {
         let (clear_behind, orphan_floor, orphan_lifetime) = Self::settings(config);
         let slot_count = config.superblock.geometry.slot_count;
+        let dead = Duration::from_millis(config.superblock.timing.dead_ms.into());
         let renew = Duration::from_millis(config.superblock.timing.renew_ms.into());
         let mut table = Table::new();
         table.set_epoch(view.epoch);
@@ -89,6 +122,8 @@ impl Master {
             clear_behind,
             orphan_floor,
             orphan_lifetime,
+            dead,
+            renew,
             table,
             slots: Slots::new(slot_count),
             mirror: Slots::new_mirror(slot_count),
@@ -104,6 +139,7 @@ impl Master {
             reported: BTreeMap::new(),
             partial_reports: BTreeMap::new(),
             expiries: BTreeSet::new(),
+            expiry_of: BTreeMap::new(),
             damaged: BTreeSet::new(),
             damage_claimed_until: None,
             saved: BTreeSet::new(),
@@ -116,6 +152,7 @@ impl Master {
                 late: Late::default(),
                 next_slot: 0,
                 chunks: BTreeMap::new(),
+                refused: Refused::default(),
                 records: Vec::new(),
                 damaged: Vec::new(),
                 stale: 0,
@@ -174,11 +211,26 @@ impl Master {
         let Some(mut recovery) = self.recovery.take() else { return };
         while recovery.next_slot < slot_count && recovery.chunks.len() < TABLE_CHUNKS_IN_FLIGHT {
             let first_slot = recovery.next_slot;
-            let count = TABLE_CHUNK_SLOTS.min(slot_count - first_slot);
-            recovery.next_slot += count;
-            let io = self.take_io();
-            recovery.chunks.insert(io, (first_slot, count));
-            self.out.push_back(Output::ReadTable { io, first_slot, count });
+            recovery.next_slot += TABLE_CHUNK_SLOTS.min(slot_count - first_slot);
+            self.read_chunk(&mut recovery, first_slot);
+        }
+        self.recovery = Some(recovery);
+    }
+
+    fn read_chunk(&mut self, recovery: &mut Recovery, first_slot: u32) {
+        let count = TABLE_CHUNK_SLOTS.min(self.slot_count - first_slot);
+        let io = self.take_io();
+        recovery.chunks.insert(io, (first_slot, count));
+        self.out.push_back(Output::ReadTable { io, first_slot, count });
+    }
+
+    /// Reads again what could not be read.
+    fn read_again(&mut self, now: Now) {
+        let Some(mut recovery) = self.recovery.take() else { return };
+        if recovery.refused.again.take_if(|at| *at <= now.boot).is_some() {
+            for first_slot in std::mem::take(&mut recovery.refused.chunks) {
+                self.read_chunk(&mut recovery, first_slot);
+            }
         }
         self.recovery = Some(recovery);
     }
@@ -190,29 +242,32 @@ impl Master {
         }
         let Some(recovery) = &mut self.recovery else { return };
         let Some((first_slot, count)) = recovery.chunks.remove(&io) else { return };
-        match result {
-            Ok(chunk) => {
-                self.mirror.fill(first_slot, &chunk.bytes);
-                recovery.damaged.extend(chunk.unreadable.iter().map(|slot| (*slot, "it cannot be read".to_owned())));
-                for slot in first_slot..first_slot + count {
-                    if self.mirror.is_zero(slot) {
-                        continue;
+        let (unreadable, fault) = match &result {
+            Ok(chunk) => (chunk.unreadable.len(), "it cannot be read".to_owned()),
+            Err(fault) => (count as usize, fault.to_string()),
+        };
+        if unreadable > 0 && recovery.refused.is_read_again(now, first_slot, unreadable == count as usize, self.dead) {
+            recovery.refused.again.get_or_insert(now.boot + self.renew / 4);
+            self.log(Event::TableReadFailed { first_slot, count, fault });
+        } else if let Ok(chunk) = result {
+            self.mirror.fill(first_slot, &chunk.bytes);
+            recovery.damaged.extend(chunk.unreadable.iter().map(|slot| (*slot, fault.clone())));
+            for slot in first_slot..first_slot + count {
+                if self.mirror.is_zero(slot) {
+                    continue;
+                }
+                match LockRecord::decode(slot, self.mirror.image(slot)) {
+                    Ok(Some(_)) if planted(Bug::ScanStopsEarly) && recovery.records.len() >= 8 => {}
+                    Ok(Some(record)) if record.table_epoch >= recovery.floor || planted(Bug::StampIgnored) => {
+                        recovery.records.push((slot, record));
                     }
-                    match LockRecord::decode(slot, self.mirror.image(slot)) {
-                        Ok(Some(_)) if planted(Bug::ScanStopsEarly) && recovery.records.len() >= 8 => {}
-                        Ok(Some(record)) if record.table_epoch >= recovery.floor || planted(Bug::StampIgnored) => {
-                            recovery.records.push((slot, record));
-                        }
-                        Ok(Some(_)) => recovery.stale += 1,
-                        Ok(None) => {}
-                        Err(error) => recovery.damaged.push((slot, error.to_string())),
-                    }
+                    Ok(Some(_)) => recovery.stale += 1,
+                    Ok(None) => {}
+                    Err(error) => recovery.damaged.push((slot, error.to_string())),
                 }
             }
-            Err(fault) => {
-                let slots = first_slot..first_slot + count;
-                recovery.damaged.extend(slots.map(|slot| (slot, fault.to_string())));
-            }
+        } else {
+            recovery.damaged.extend((first_slot..first_slot + count).map(|slot| (slot, fault.clone())));
         }
         if !self.draining {
             self.read_on();
@@ -281,8 +336,10 @@ impl Master {
     /// Goes on as far as what is known allows.
     pub(super) fn advance_recovery(&mut self, now: Now) {
         let slot_count = self.slot_count;
+        self.read_again(now);
         let Some(recovery) = &mut self.recovery else { return };
-        if recovery.stage == Stage::Reading && recovery.chunks.is_empty() && recovery.next_slot >= slot_count {
+        let reading = !recovery.chunks.is_empty() || !recovery.refused.chunks.is_empty();
+        if recovery.stage == Stage::Reading && !reading && recovery.next_slot >= slot_count {
             recovery.stage = Stage::Hearing;
             let (records, stale) = (recovery.records.len() as u64, recovery.stale);
             let damaged = recovery.damaged.len() as u64;

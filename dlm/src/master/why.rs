@@ -74,9 +74,9 @@ impl Master {
         }
         match view.standing {
             Standing::Possible => {
-                let expiry = self.expiries.iter().find(|(_, lock)| *lock == view.lock);
+                let expiry = self.expiry_of.get(&view.lock);
                 let left = |at: BootTime| u64::try_from(at.since(now.boot).as_millis()).unwrap_or(u64::MAX);
-                Until::Reported { left_ms: expiry.map(|(at, _)| left(*at)) }
+                Until::Reported { left_ms: expiry.map(|at| left(*at)) }
             }
             _ if view.wanted.is_some() => Until::Served,
             Standing::Orphan if holder.gone => Until::Adopted,

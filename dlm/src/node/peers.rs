@@ -136,9 +136,10 @@ impl Core {
                     | PeerMessage::Claim(_)
             )
         );
-        if for_master && self.cluster.view().is_some_and(|view| view.epoch < frame.epoch) {
-            // Said to the master that this node is in a view that it has still to read: not acknowledged, so that it comes
-            // again.
+        let to_be_read = |view: &View| view.epoch < frame.epoch || !view.members.contains(node);
+        if for_master && self.cluster.view().is_some_and(to_be_read) {
+            // Said to the master that this node is, or by the member that its sender is, in a view that has still to be read:
+            // not acknowledged, so that it comes again. Whoever was excluded comes again as another one.
             return self.cluster.look(now);
         }
         let Some(link) = &mut self.links[node.index()] else { return };
