@@ -224,12 +224,17 @@ impl Member {
                 continue;
             }
             let op = lock.pending.as_ref().map(|pending| pending.op);
-            let unlocking = lock.unlocking.is_some();
+            // A PERSISTENT one became an orphan if the master had not heard of the unlock: nobody knows that it has ended.
+            let released = lock.unlocking.is_some() && !lock.persistent;
+            let refused = lock.unlocking.is_some() && lock.persistent;
             let untold = lock.untold.then_some(lock.last_op);
             if let Some(op) = op.or(untold) {
                 self.answer(id, op, Answer::Denied(Denial::LeaseLost));
             }
-            if unlocking {
+            if refused {
+                self.answer(id, UNLOCK_OP, Answer::Denied(Denial::NotFound));
+            }
+            if released {
                 self.answer(id, UNLOCK_OP, Answer::Unlocked);
             } else {
                 self.tell(id.session, Response::Lost { seq: id.seq, reason: LossReason::Excluded });

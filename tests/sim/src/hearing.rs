@@ -269,9 +269,14 @@ impl World {
         let Some(PeerMessage::Outcome(Outcome { lock, op, result: OutcomeResult::Denied(_) })) = &frame.message else {
             return;
         };
-        self.oracles.order.forget(*lock);
-        if let Some((client, seq)) = self.client_of(*lock)
-            && let Some(op) = self.clients[client].locks.get_mut(&seq).and_then(|held| held.ops.get_mut(op))
+        self.gives_up_place(*lock, *op);
+    }
+
+    /// A request is denied, and its place given up, before the word of it is under way or known to arrive.
+    pub fn gives_up_place(&mut self, lock: LockId, op: u32) {
+        self.oracles.order.forget(lock);
+        if let Some((client, seq)) = self.client_of(lock)
+            && let Some(op) = self.clients[client].locks.get_mut(&seq).and_then(|held| held.ops.get_mut(&op))
         {
             op.plain = false;
         }
@@ -297,6 +302,10 @@ impl World {
                 let looked = matches!(denial, Denial::NotFound | Denial::Busy | Denial::Permission);
                 if matches!(done.request, Request::Adopt(_)) && !looked {
                     self.oracles.orphans.perhaps_adopted(held.resource);
+                }
+                // An excluded node's daemon does not know what became of it: a PERSISTENT one may be an orphan.
+                if op == UNLOCK || denial == Denial::LeaseLost {
+                    self.left_by_loss(client, seq);
                 }
                 self.drop_if_idle(client, seq, op);
             }

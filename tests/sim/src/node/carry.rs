@@ -187,6 +187,7 @@ impl World {
             Said::LeaseLost | Said::Excluded { .. } => daemon.leaving = false,
             Said::Resigned { .. } => daemon.resigned = true,
             Said::FencingBlocked { node } => self.asked_to_fence(host, node),
+            Said::DeadlockBroken { victim, .. } => self.gives_up_place(victim, 0),
             Said::ViewCommitted { view, .. } => {
                 let older = daemon.view.is_some_and(|known| view.epoch < known.epoch);
                 daemon.view = Some(view);
