@@ -208,10 +208,12 @@ impl Daemon<'_> {
         let path = note_path(&self.settings.socket);
         let dead = Duration::from_millis(timing.dead_ms.into());
         let whose = (self.host.boot_id, lockstate.superblock().uuid, node);
-        let (note, ballots_from) = BeatNote::open(&path, whose, dead)
-            .map_err(|e| Failure::new(Kind::Io, format_args!("{}: {e}", path.display())))?;
-        let ballots_from = ballots_from.map(BootTime);
-        let config = Config { ballots_from, ..self.core_config(node, incarnation, &*io)? };
+        let bad_note = |e| Failure::new(Kind::Io, format_args!("{}: {e}", path.display()));
+        let (note, left) = BeatNote::open(&path, whose, dead).map_err(bad_note)?;
+        let record_note = note.records().map_err(bad_note)?;
+        let ballots_from = left.map(|left| BootTime(left.ballots_from_ns));
+        let uncertain_until = left.map(|left| BootTime(left.uncertain_until_ns));
+        let config = Config { ballots_from, uncertain_until, ..self.core_config(node, incarnation, &*io)? };
         // Read after the guard was taken, which may have been another daemon's of this host a moment ago.
         let region = lockstate.read_heartbeats().map_err(disk_failure)?;
         let now = Now { boot: BootTime(boottime_ns()), wall_ms: realtime_ms() };
@@ -241,6 +243,7 @@ impl Daemon<'_> {
             core,
             io,
             heart,
+            record_note,
             beats,
             kick,
             alive,
@@ -274,6 +277,7 @@ impl Daemon<'_> {
             host: self.host.name.clone(),
             incarnation,
             ballots_from: None,
+            uncertain_until: None,
             pid: std::process::id(),
             seed: u64::from_le_bytes(random_bytes()?),
             addresses: addresses::advertised(&self.settings.advertise, local_address(&self.peers)?),

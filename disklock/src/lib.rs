@@ -25,6 +25,6 @@ pub use clock::{boot_id, boottime_ns, realtime_ms};
 pub use error::{DiskError, ErrorKind, LockConflict};
 pub use heartbeat::{Beat, BeatRead, BeatWrite, HeartbeatConfig, HeartbeatThread, PublishError, Region};
 pub use lockstate::{Lockstate, OpenOptions, TableChunk};
-pub use note::BeatNote;
+pub use note::{BeatNote, Left, RecordNote};
 pub use target::{Medium, Scope, TargetKind, medium_at, resolve};
 pub use timeouts::check_device_timeouts;

@@ -1,9 +1,11 @@
-//! What a daemon leaves behind about its heartbeat writes, for the one that is started after it on the same boot.
+//! What a daemon leaves behind about its writes, for the one that is started after it on the same boot.
 //!
 //! A heartbeat write that ended in an error, or was under way when its daemon was killed, may still land: the guard waits
 //! until the kernel has ended it, and an error is an end. Whoever starts then must not vote before it can land no more,
-//! nor before the core of the daemon that was killed would have voted (`docs/decisions/009`). The note is a small file on a file system in memory: written without waiting for any
-//! disk, there after a `kill -9`, and gone with the boot.
+//! nor before the core of the daemon that was killed would have voted (`docs/decisions/009`). A record write that ended in
+//! an error may land as well: until then nobody may follow the master that issued it, who says so in its heartbeat, if it
+//! still can. The note is a small file on a file system in memory: written without waiting for any disk, there after a
+//! `kill -9`, and gone with the boot.
 
 use crate::clock::boottime_ns;
 use mxlock_format::{NodeId, Uuid};
@@ -13,7 +15,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-const MAGIC: [u8; 8] = *b"mxnote02";
+const MAGIC: [u8; 8] = *b"mxnote03";
 /// Magic, boot, lockspace, node.
 const HEAD: usize = 8 + 16 + 16 + 4;
 /// Whether a write is under way.
@@ -23,6 +25,17 @@ const BAD: usize = WRITING + 1;
 /// No ballot before, by the core's word.
 const BALLOTS: usize = BAD + 8;
 const BYTES: usize = BALLOTS + 8;
+/// Until when a record write may land that ended badly. Written by another thread than what is before it.
+const UNCERTAIN: usize = BYTES;
+
+/// What the note of a predecessor says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// From when on a ballot may be cast, in ns of CLOCK_BOOTTIME, as far as it depends on the predecessor; 0: at once.
+    pub ballots_from_ns: u64,
+    /// Until when one of its record writes may land; 0: none.
+    pub uncertain_until_ns: u64,
+}
 
 /// The note of a running daemon.
 #[derive(Debug)]
@@ -35,9 +48,8 @@ pub struct BeatNote {
 }
 
 impl BeatNote {
-    /// Takes over the note at `path`, or begins one; `dead` is D. Also says from when on a ballot may be cast, in ns of
-    /// CLOCK_BOOTTIME, as far as it depends on the predecessor; 0: at once. `None`: without a note of this boot,
-    /// lockspace and slot nothing is known of one.
+    /// Takes over the note at `path`, or begins one; `dead` is D. `None`: without a note of this boot, lockspace and slot
+    /// nothing is known of a predecessor.
     ///
     /// The caller holds the guard of the slot, so that no other daemon writes the note.
     ///
@@ -47,7 +59,7 @@ impl BeatNote {
         path: &Path,
         (boot_id, lockspace, node): (Uuid, Uuid, NodeId),
         dead: Duration,
-    ) -> io::Result<(BeatNote, Option<u64>)> {
+    ) -> io::Result<(BeatNote, Option<Left>)> {
         let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&MAGIC);
@@ -55,8 +67,10 @@ impl BeatNote {
         head[24..40].copy_from_slice(&lockspace.0);
         head[40..].copy_from_slice(&node.get().to_le_bytes());
 
-        let mut bytes = [0; BYTES];
-        let found = match file.read_exact_at(&mut bytes, 0) {
+        let (mut bytes, mut uncertain) = ([0; BYTES], [0; 8]);
+        let read =
+            file.read_exact_at(&mut bytes, 0).and_then(|()| file.read_exact_at(&mut uncertain, UNCERTAIN as u64));
+        let found = match read {
             Ok(()) => bytes[..HEAD] == head,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
             Err(error) => return Err(error),
@@ -71,8 +85,21 @@ impl BeatNote {
         }
         let note = BeatNote { file, bytes, dead, inherited: true };
         note.file.write_all_at(&note.bytes, 0)?;
-        let from = found.then(|| note.ballots_from());
-        Ok((note, from))
+        if !found {
+            uncertain = [0; 8];
+            note.file.write_all_at(&uncertain, UNCERTAIN as u64)?;
+        }
+        let uncertain_until_ns = u64::from_le_bytes(uncertain);
+        let left = found.then(|| Left { ballots_from_ns: note.ballots_from(), uncertain_until_ns });
+        Ok((note, left))
+    }
+
+    /// The part for the thread that hears how record writes end.
+    ///
+    /// # Errors
+    /// The descriptor cannot be duplicated.
+    pub fn records(&self) -> io::Result<RecordNote> {
+        Ok(RecordNote { file: self.file.try_clone()?, dead: self.dead })
     }
 
     fn ballots_from(&self) -> u64 {
@@ -117,6 +144,23 @@ impl BeatNote {
     }
 }
 
+/// The note about record writes.
+#[derive(Debug)]
+pub struct RecordNote {
+    file: File,
+    dead: Duration,
+}
+
+impl RecordNote {
+    /// A record write has ended in an error, at `now_ns`: it may land until D later. To be called before anything is made of it.
+    pub fn failed(&self, now_ns: u64) {
+        let until = now_ns.saturating_add(self.dead.as_nanos() as u64);
+        if let Err(error) = self.file.write_all_at(&until.to_le_bytes(), UNCERTAIN as u64) {
+            tracing::error!("the note about a failed record write cannot be written: {error}");
+        }
+    }
+}
+
 fn time(bytes: &[u8; BYTES], at: usize) -> u64 {
     let mut time = [0; 8];
     time.copy_from_slice(&bytes[at..at + 8]);
@@ -144,7 +188,10 @@ mod tests {
     fn tells_whether_a_write_may_still_land() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("note");
-        let open = || BeatNote::open(&path, (BOOT, SPACE, node(3)), DEAD).unwrap();
+        let open = || {
+            let (note, left) = BeatNote::open(&path, (BOOT, SPACE, node(3)), DEAD).unwrap();
+            (note, left.map(|left| left.ballots_from_ns))
+        };
 
         let before = boottime_ns();
         let (note, from) = open();
@@ -183,5 +230,26 @@ mod tests {
             let (_, other) = BeatNote::open(&path, (boot, space, node(slot)), DEAD).unwrap();
             assert_eq!(other, None, "the note is another one's");
         }
+    }
+
+    /// A record write that ended in an error outlives the daemon, and its successor's heartbeats; not a boot.
+    #[test]
+    fn tells_until_when_a_record_may_land() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("note");
+        let open = |boot| BeatNote::open(&path, (boot, SPACE, node(3)), DEAD).unwrap();
+        let until = |left: Option<Left>| left.unwrap().uncertain_until_ns;
+
+        drop(open(BOOT));
+        let (mut note, left) = open(BOOT);
+        assert_eq!(until(left), 0);
+        note.records().unwrap().failed(500);
+        note.begins();
+        note.ended(true, 600);
+        drop(note);
+        assert_eq!(until(open(BOOT).1), 1_500);
+        assert_eq!(until(open(BOOT).1), 1_500, "until that time, however often it is started");
+        assert_eq!(open(SPACE).1, None);
+        assert_eq!(until(open(SPACE).1), 0);
     }
 }

@@ -24,6 +24,8 @@ pub struct Config {
     /// No ballot before: what the daemon left that had this slot before, in this boot ([`crate::io::Output::BallotsFrom`],
     /// and D after its last heartbeat write that may still land; `docs/decisions/009`). `None`: nothing is known of it.
     pub ballots_from: Option<BootTime>,
+    /// Until when a record write of that daemon may land which ended in an error; for elections to wait for.
+    pub uncertain_until: Option<BootTime>,
     /// Where peers reach this node; at most 3.
     pub addresses: Vec<SocketAddr>,
     /// Whether silence for D counts as fenced (method `wait`); if not, only `fence-ack` frees a silent node's locks.

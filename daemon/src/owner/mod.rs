@@ -40,7 +40,7 @@ use clients::Clients;
 use crossbeam_channel::Receiver;
 use files::FileJob;
 use mxlock_disklock::io::{Backend, Event as LoopEvent, EventLoop, Outcome, RecordDone, RecordWrite};
-use mxlock_disklock::{HeartbeatThread, boottime_ns, realtime_ms};
+use mxlock_disklock::{HeartbeatThread, RecordNote, boottime_ns, realtime_ms};
 use mxlock_dlm::Core;
 use mxlock_dlm::event::{Event, StopReason};
 use mxlock_dlm::io::{Beat, BeatRead, BeatWrite, ImageId, Input, Output};
@@ -66,6 +66,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) core: Core,
     pub(crate) io: Box<dyn EventLoop>,
     pub(crate) heart: HeartbeatThread,
+    pub(crate) record_note: RecordNote,
     pub(crate) beats: Receiver<mxlock_disklock::Beat>,
     /// Written after each beat.
     pub(crate) kick: Arc<EventFd>,
@@ -97,6 +98,7 @@ pub(crate) struct Owner<'a> {
     core: Core,
     io: Box<dyn EventLoop>,
     heart: HeartbeatThread,
+    record_note: RecordNote,
     beats: Receiver<mxlock_disklock::Beat>,
     kick: Arc<EventFd>,
     alive: Arc<AtomicU64>,
@@ -150,6 +152,7 @@ impl<'a> Owner<'a> {
             core: parts.core,
             io: parts.io,
             heart: parts.heart,
+            record_note: parts.record_note,
             beats: parts.beats,
             kick: parts.kick,
             alive: parts.alive,
@@ -222,6 +225,10 @@ impl<'a> Owner<'a> {
             self.event(event);
         }
         for done in done.drain(..) {
+            if done.may_land_later() {
+                // Before anybody makes something of it: a daemon that is killed now must not have its successor believe that all is written.
+                self.record_note.failed(boottime_ns());
+            }
             let input = self.table.done(done);
             self.inputs.extend(input);
         }

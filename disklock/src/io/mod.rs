@@ -64,6 +64,13 @@ pub enum RecordDone {
     },
 }
 
+impl RecordDone {
+    /// Whether it was a write that ended in an error after it was issued: what it wrote may land yet.
+    pub fn may_land_later(&self) -> bool {
+        matches!(self, RecordDone::Written { result: Err(fault), .. } if *fault != IoFault::Expired)
+    }
+}
+
 /// Lock-record I/O of the owner thread. Everything goes through the one descriptor that carries the per-node guard
 /// (section 8).
 ///

@@ -157,7 +157,8 @@ impl Cluster {
                 }
                 if let Some(view) = newest_view(&self.region) {
                     self.learn(self.now, view, false);
-                    self.writes_uncertain = uncertain && view.master == node;
+                    let inherited = self.inherited_uncertain_until.is_some_and(|until| self.now < until);
+                    self.writes_uncertain = (uncertain || inherited) && view.master == node;
                 }
                 self.flush(true);
             }

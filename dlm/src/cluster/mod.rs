@@ -170,6 +170,8 @@ pub struct Cluster {
     resigned_up_to: Option<Epoch>,
     successor: Option<NodeId>,
     writes_uncertain: bool,
+    /// The same of the daemon before this one, as far as its sector does not say so.
+    inherited_uncertain_until: Option<BootTime>,
     /// Record writes are under way: a mastership that ends now ends with uncertain writes.
     writes_in_flight: bool,
     leaving: bool,
@@ -252,6 +254,7 @@ impl Cluster {
             resigned_up_to: None,
             successor: None,
             writes_uncertain: false,
+            inherited_uncertain_until: config.uncertain_until,
             writes_in_flight: false,
             leaving: false,
             stands_aside: false,

@@ -48,6 +48,7 @@ pub(super) fn config(host: u8, boot: u8, incarnation: u64) -> Config {
         seed: incarnation,
         addresses: Vec::new(),
         ballots_from: Some(BootTime::default()),
+        uncertain_until: None,
         fence_wait: true,
         orphan_lifetime_ms: 30_000,
         clear_behind_ms: 100,

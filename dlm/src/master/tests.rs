@@ -96,6 +96,7 @@ impl Rig {
             seed: 5,
             addresses: vec![],
             ballots_from: Some(BootTime::default()),
+            uncertain_until: None,
             fence_wait: true,
             orphan_lifetime_ms: 2_000,
             clear_behind_ms: 100,

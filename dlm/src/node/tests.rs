@@ -68,6 +68,7 @@ impl Solo {
             seed: 5,
             addresses: vec![],
             ballots_from: Some(BootTime::default()),
+            uncertain_until: None,
             fence_wait: true,
             orphan_lifetime_ms: 2_000,
             clear_behind_ms,

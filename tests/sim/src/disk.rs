@@ -90,6 +90,8 @@ pub struct Write {
     pub fate: Fate,
     /// Its end was told; what is left of it lands late.
     pub ended: bool,
+    /// It failed, and its daemon heard so.
+    pub heard: bool,
     /// Its host has crashed and its fate was drawn.
     pub doomed: bool,
     /// Its own randomness.
@@ -174,6 +176,16 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A daemon heard that a write of its core has failed.
+    pub fn heard(&mut self, host: usize, run: u32, io: IoId) {
+        let failed = self.writes.values_mut().find(|write| {
+            (write.by.host, write.by.run) == (host, run) && matches!(write.purpose, Purpose::Core(own) if own == io)
+        });
+        if let Some(write) = failed {
+            write.heard = true;
+        }
+    }
+
     /// A freshly formatted lockstate.
     pub fn new(
         seed: u64,
@@ -269,6 +281,7 @@ impl Disk {
             result: Ok(()),
             fate,
             ended: false,
+            heard: false,
             doomed: false,
             dice,
         };

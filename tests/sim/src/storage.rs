@@ -146,7 +146,15 @@ impl World {
     /// What is left of a write that ended in an error lands now.
     fn land_late(&mut self, id: u64, piece: u8) {
         let Some(write) = self.disk.writes.get_mut(&id) else { return };
-        let run = write.by.run;
+        let (by, run) = (write.by, write.by.run);
+        let kills = matches!(write.purpose, Purpose::Core(_)) && !write.heard;
+        let host = &self.hosts[by.host];
+        if kills && host.boot == by.boot && host.on && host.daemon.as_ref().is_none_or(|daemon| daemon.run != run) {
+            // Its daemon was killed between the kernel's word and its own: outside the model (docs/faults.md).
+            self.disk.writes.remove(&id);
+            return;
+        }
+        let Some(write) = self.disk.writes.get_mut(&id) else { return };
         let what = write.pieces.remove(&piece);
         if write.pieces.is_empty() {
             self.disk.writes.remove(&id);

@@ -345,6 +345,7 @@ impl World {
             seed: mix(incarnation.0),
             addresses: vec![std::net::SocketAddr::from(([10, 0, 0, host as u8 + 1], 7600))],
             ballots_from: None,
+            uncertain_until: None,
             fence_wait: self.setup.fence_wait,
             orphan_lifetime_ms: 30_000,
             clear_behind_ms: self.setup.clear_behind_ms,

@@ -56,6 +56,23 @@ fn a_restart_does_not_make_writes_certain() {
     assert!(bench.cluster.is_master(bench.now()));
 }
 
+/// The same where the predecessor was killed before its sector could say so: its note does.
+#[test]
+fn a_kill_does_not_make_writes_certain() {
+    for (until, waits) in [(100_000 + D, true), (100_000, false)] {
+        let mut disk = with_view(view(110, 0, &[0]));
+        let own = disk[0].as_mut().unwrap();
+        (own.node_uuid, own.boot_id, own.boottime_ns) = (uuid(0), BOOT, Bench::at(100_000 - R).0);
+        let config = Config { uncertain_until: Some(Bench::at(until)), ..config(0, 0, 1_000) };
+        let mut bench = Bench::with(&config, ClaimKind::OwnSameBoot, disk);
+        bench.run(D - R / 4);
+        assert_eq!(bench.own().writes_uncertain, waits);
+        assert_eq!(bench.cluster.is_master(bench.now()), !waits);
+        bench.run(R);
+        assert!(bench.cluster.is_master(bench.now()));
+    }
+}
+
 /// A resignation counts for the views that the master knew when it wrote it, not for a later one that names it.
 #[test]
 fn a_resignation_of_an_earlier_view_does_not_count() {

@@ -107,6 +107,7 @@ impl World<'_> {
             seed: incarnation.0,
             addresses: vec![std::net::SocketAddr::from(([10, 77, 0, host as u8 + 1], 7600))],
             ballots_from: Some(BootTime::default()),
+            uncertain_until: None,
             fence_wait: true,
             orphan_lifetime_ms: crate::lab::ORPHAN_LIFETIME_MS,
             clear_behind_ms: crate::lab::CLEAR_BEHIND_MS,

@@ -5,7 +5,8 @@ use super::carry::short;
 use crate::clock::{MS, SEC, Time, US};
 use crate::oracle::Rule;
 use crate::world::{Event, World};
-use mxlock_dlm::io::{Input, Output};
+use mxlock_dlm::io::{Input, IoFault, Output};
+use std::time::Duration;
 
 /// What happens between two outputs.
 enum Boundary {
@@ -56,6 +57,13 @@ impl World {
             }
             self.coverage.inputs += 1;
             daemon.last_core_run = now;
+            if let Input::Written { io, result: Err(IoFault::Failed(_)) } = &input {
+                let (run, dead) = (daemon.run, Duration::from_millis(self.timing.dead_ms.into()));
+                if let Some(note) = &mut me.note {
+                    note.record_failed(boot_now.boot + dead);
+                }
+                self.disk.heard(host, run, *io);
+            }
             daemon.core.handle(boot_now, input);
             daemon.unchecked += 1;
             if daemon.unchecked >= 64 {

@@ -73,7 +73,7 @@ impl World {
         let mut config = self.config(host, node, incarnation);
         let me = &mut self.hosts[host];
         let dead = Duration::from_millis(self.timing.dead_ms.into());
-        config.ballots_from = BeatNote::open(&mut me.note, node, me.clock.boot(now), dead);
+        (config.ballots_from, config.uncertain_until) = BeatNote::open(&mut me.note, node, me.clock.boot(now), dead);
         if let Ok(old) = &region[node.index()]
             && !matches!(old.state, NodeState::Empty)
             && old.node_uuid != me.node_uuid

@@ -72,15 +72,29 @@ pub struct BeatNote {
     bad: Option<BootTime>,
     ballots: BootTime,
     inherited: bool,
+    /// Until when a record write may land that has failed.
+    uncertain: BootTime,
 }
 
 impl BeatNote {
-    fn open(note: &mut Option<BeatNote>, node: NodeId, now: BootTime, dead: Duration) -> Option<BootTime> {
+    /// No ballot before the first time, if there was a note; until the second one a record write may land.
+    fn open(
+        note: &mut Option<BeatNote>,
+        node: NodeId,
+        now: BootTime,
+        dead: Duration,
+    ) -> (Option<BootTime>, Option<BootTime>) {
         let old = note.filter(|note| note.node == node);
         let bad = old.map_or(Some(now), |old| if old.writing { Some(now) } else { old.bad });
         let ballots = old.map_or(BootTime::default(), |old| old.ballots);
-        *note = Some(BeatNote { node, writing: false, bad, ballots, inherited: true });
-        old.map(|_| bad.map_or(BootTime::default(), |at| at + dead).max(ballots))
+        let uncertain = old.map_or(BootTime::default(), |old| old.uncertain);
+        *note = Some(BeatNote { node, writing: false, bad, ballots, inherited: true, uncertain });
+        (old.map(|_| bad.map_or(BootTime::default(), |at| at + dead).max(ballots)), old.map(|_| uncertain))
+    }
+
+    /// A record write has ended in an error.
+    pub fn record_failed(&mut self, until: BootTime) {
+        self.uncertain = until;
     }
 
     fn begins(&mut self, core_votes_from: Option<BootTime>) {
