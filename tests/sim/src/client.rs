@@ -65,6 +65,8 @@ pub struct Held {
     pub token: Token,
     /// When the last grant was asked for.
     pub asked_at: Time,
+    /// When the last grant came.
+    pub told_at: Time,
     /// The client means to keep it until then.
     pub keep_until: Time,
     /// Operations without an answer.
@@ -116,6 +118,7 @@ impl Held {
             incarnation: Incarnation::default(),
             token: Token(0),
             asked_at: 0,
+            told_at: Time::MAX,
             keep_until,
             ops: BTreeMap::new(),
             next_op: 1,

@@ -45,6 +45,8 @@ counters! {
     tokens_compared: 100_000;
     /// Grants told to clients.
     grants: 100_000;
+    /// Grants of an old master that came after the report to the next one.
+    stale_grants: 0;
     /// Requests that waited.
     waits: 20_000;
     /// Requests denied.
@@ -69,6 +71,8 @@ counters! {
     values_doubted: 500;
     /// Value blocks read and compared.
     values_read: 5_000;
+    /// Acknowledgements of a written value while another lock stayed on the resource.
+    values_carried: 500;
     /// Pairs of queued requests whose order was checked.
     orders_checked: 40;
     /// Leases lost.
@@ -86,9 +90,11 @@ counters! {
     /// Hosts crashed.
     host_crashes: 100;
     /// Writes of a dead host that landed late, within A2.
-    late_writes_landed: 0;
+    late_writes_landed: 15;
     /// Writes lost with their host.
-    writes_lost: 0;
+    writes_lost: 15;
+    /// Writes of a dead master that landed long after A2 allows.
+    overdue_writes_landed: 0;
     /// Disk stalls, of all or of one host.
     stalls: 200;
     /// Partitions.

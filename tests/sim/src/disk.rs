@@ -8,9 +8,11 @@
 
 use crate::clock::{MS, Time, US};
 use crate::dice::{Dice, both, mix};
+use crate::oracle::stamps;
 use mxlock_dlm::io::{IoFault, IoId, Region};
 use mxlock_format::{
     Fault, Geometry, Heartbeat, HeartbeatError, LockRecord, MAX_NODES, NodeId, RECORD_BYTES, SectorImage, Superblock,
+    View,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,6 +94,8 @@ pub struct Write {
     pub ended: bool,
     /// It failed, and its daemon heard so.
     pub heard: bool,
+    /// It lands long after its limit.
+    pub overdue: bool,
     /// Its host has crashed and its fate was drawn.
     pub doomed: bool,
     /// Its own randomness.
@@ -125,6 +129,8 @@ pub struct Changed {
     pub slot: u32,
     /// What stood there.
     pub before: Option<LockRecord>,
+    /// What should have stood there.
+    pub promised: Option<LockRecord>,
 }
 
 /// What the disk held once, for stale reads.
@@ -282,6 +288,7 @@ impl Disk {
             fate,
             ended: false,
             heard: false,
+            overdue: false,
             doomed: false,
             dice,
         };
@@ -292,6 +299,26 @@ impl Disk {
     /// For how long a write waits where much else is being written; it keeps well within A2.
     pub fn some_wait(&mut self, write: u64) -> Time {
         self.writes.get_mut(&write).map_or(0, |write| write.dice.below(4_000) * MS)
+    }
+
+    /// The record writes that a host has under way land long after A2 allows.
+    pub fn are_overdue(&mut self, host: usize) {
+        let open = |write: &&mut Write| write.by.host == host && !write.ended && write.purpose != Purpose::Beat;
+        self.writes.values_mut().filter(open).for_each(|write| write.overdue = true);
+    }
+
+    /// Sectors that should have landed long ago do so now: what they replace is what the disk still promises.
+    pub fn land_overdue(&mut self, piece: &Piece) -> Vec<Changed> {
+        let Piece::Records(first, bytes) = piece else { return Vec::new() };
+        let mut changed = Vec::new();
+        for (slot, sector) in (*first..).zip(bytes.chunks_exact(RECORD_BYTES)) {
+            let promised = self.promised(slot).cloned();
+            changed.extend(self.land_record(slot, sector, false));
+            if self.records[slot as usize] != promised {
+                self.broken.insert(slot, promised);
+            }
+        }
+        changed
     }
 
     /// Starts a read; returns its id and the times of its samples.
@@ -446,6 +473,7 @@ impl Disk {
     }
 
     fn land_record(&mut self, slot: u32, sector: &[u8], whole: bool) -> Option<Changed> {
+        let promised = self.promised(slot).cloned();
         let old = &mut self.bytes[slot as usize * RECORD_BYTES..][..RECORD_BYTES];
         // A recovery writes damaged bytes back as they are: they still stand for what they said.
         let kept = old == sector && LockRecord::decode(slot, sector).is_err();
@@ -464,7 +492,7 @@ impl Disk {
             }
         };
         let before = std::mem::replace(&mut self.records[slot as usize], record);
-        Some(Changed { slot, before })
+        Some(Changed { slot, before, promised })
     }
 
     /// What a slot holds, or should hold, had the disk done what it said.
@@ -472,11 +500,21 @@ impl Disk {
         self.broken.get(&slot).map_or(self.records[slot as usize].as_ref(), Option::as_ref)
     }
 
-    /// Whether a slot holds something that looks good and is not what was promised.
-    pub fn lies_at(&self, slot: u32) -> bool {
-        self.broken.get(&slot).is_some_and(|promised| {
+    /// Whether a slot holds something that looks good and is not what was promised. A record that is older than the table
+    /// epoch, where nothing should be, misleads nobody: its stamp says that it does not count.
+    pub fn lies_at(&self, slot: u32, newest: Option<&View>) -> bool {
+        let harmless = |promised: &Option<LockRecord>| {
+            let found = self.records[slot as usize].as_ref();
+            promised.is_none() && found.is_some_and(|found| !stamps::counts(found, newest))
+        };
+        self.broken.get(&slot).filter(|promised| !harmless(promised)).is_some_and(|promised| {
             self.records[slot as usize] != *promised && LockRecord::decode(slot, self.record_bytes(slot)).is_ok()
         })
+    }
+
+    /// Whether record writes of a run are under way.
+    pub fn has_record_writes_of(&self, run: u32) -> bool {
+        self.writes.values().any(|write| write.by.run == run && !write.ended && write.purpose != Purpose::Beat)
     }
 
     /// The bytes of a record sector.

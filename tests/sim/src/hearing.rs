@@ -174,6 +174,7 @@ impl World {
         held.incarnation = incarnation;
         held.token = grant.token;
         held.asked_at = done.sent;
+        held.told_at = now;
         let (resource, unlocking, span) = (held.resource, held.unlocking, held.span());
         self.coverage.grants += 1;
         self.coverage.persistent_grants += u64::from(held.persistent);

@@ -8,7 +8,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `world` | true time, the queue of events, the hooks of the oracles |
-//! | `setup`, `scenario` | what is drawn per seed; what of it is played |
+//! | `setup`, `focus`, `scenario` | what is drawn per seed; storms that are about one thing; what is played |
 //! | `elections` | what befalls a proposer in the middle of its ballot |
 //! | `faults`, `trouble`, `operator` | what goes wrong, disks that fail, and what people do about it (`docs/faults.md`) |
 //! | `clock`, `disk`, `net` | the fake world, as kind as DESIGN section 10 says and no kinder |
@@ -31,6 +31,7 @@ pub mod dice;
 pub mod disk;
 pub mod elections;
 pub mod faults;
+pub mod focus;
 pub mod hearing;
 pub mod links;
 pub mod net;

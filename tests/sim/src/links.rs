@@ -6,7 +6,7 @@ use crate::node::Daemon;
 use crate::world::{Event, World};
 use mxlock_dlm::io::Input;
 use mxlock_format::NodeId;
-use mxlock_proto::peer::PeerFrame;
+use mxlock_proto::peer::{Outcome, OutcomeResult, PeerFrame, PeerMessage};
 
 fn wants(from: &Daemon, to: &Daemon) -> bool {
     from.peers.get(&to.node) == Some(&to.incarnation)
@@ -182,6 +182,12 @@ impl World {
         }
         let run = link.runs[end];
         let node = frame.from;
+        if let Some(PeerMessage::Outcome(Outcome { lock, result: OutcomeResult::Granted { token, .. }, .. })) =
+            &frame.message
+            && self.oracles.reigns.heard(run, *lock, *token, frame.epoch)
+        {
+            self.coverage.stale_grants += 1;
+        }
         self.tell(host_at(pair, end), run, Input::Peer { node, frame: *frame });
     }
 

@@ -4,6 +4,7 @@ use clap::Parser;
 #[cfg(feature = "planted")]
 use mxlock_dlm::planted::Bug;
 use mxlock_sim::coverage::Coverage;
+use mxlock_sim::focus::Focus;
 use mxlock_sim::scenario::Scenario;
 use mxlock_sim::{Outcome, crash_points, keep_panics, play, shrink, speed};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,10 @@ struct Args {
     /// Simulated minutes of storm per seed.
     #[arg(long, value_name = "M", default_value_t = 10)]
     minutes: u64,
+    /// Makes the storms be about one thing: ballots, handovers or overdue. Each seed in turn with `each`.
+    #[arg(long, value_name = "WHAT", value_parser = about,
+          conflicts_with_all = ["scenario", "crash_points", "replay", "speed"])]
+    focus: Option<About>,
     /// Prints everything that happens; of a single seed or scenario.
     #[arg(long)]
     trace: bool,
@@ -71,6 +76,30 @@ struct Args {
     list_planted: bool,
 }
 
+/// What `--focus` asks for.
+#[derive(Clone, Copy, Debug)]
+enum About {
+    One(Focus),
+    Each,
+}
+
+impl About {
+    fn of_seed(self, seed: u64) -> Focus {
+        match self {
+            About::One(focus) => focus,
+            About::Each => Focus::ALL[(seed % Focus::ALL.len() as u64) as usize],
+        }
+    }
+}
+
+fn about(text: &str) -> Result<About, String> {
+    let names = || Focus::ALL.iter().map(|focus| focus.name()).collect::<Vec<_>>().join(", ");
+    match text {
+        "each" => Ok(About::Each),
+        _ => Focus::named(text).map(About::One).ok_or_else(|| format!("use one of {}, or each", names())),
+    }
+}
+
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let parts = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     parts.filter(|(a, b)| a < b).ok_or_else(|| format!("'{text}' is not a range of seeds: use A..B with A below B"))
@@ -80,6 +109,13 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
 fn bug(text: &str) -> Result<Bug, String> {
     let known = Bug::ALL.iter().find(|bug| bug.name() == text);
     known.copied().ok_or_else(|| format!("'{text}' is no bug that can be planted: see --list-planted"))
+}
+
+impl Args {
+    /// All of a seed, as the storms are wanted.
+    fn whole(&self, seed: u64, minutes: u64) -> Scenario {
+        Scenario { focus: self.focus.map(|about| about.of_seed(seed)), ..Scenario::whole(seed, minutes) }
+    }
 }
 
 /// A scenario, and how to see it again.
@@ -110,7 +146,7 @@ fn main() -> ExitCode {
     mxlock_dlm::planted::plant(args.plant);
     if let Some(what) = &args.shrink {
         let whole = match what.parse() {
-            Ok(seed) => Ok(Scenario::whole(seed, args.minutes)),
+            Ok(seed) => Ok(args.whole(seed, args.minutes)),
             Err(_) => read_scenario(Path::new(what)),
         };
         return whole.map_or_else(|message| wrong(&message), |whole| print_shrunk(&whole));
@@ -134,16 +170,18 @@ fn read_scenario(file: &Path) -> Result<Scenario, String> {
 }
 
 fn jobs(args: &Args) -> Result<Vec<Job>, String> {
-    let of_seed = |seed, minutes| Job {
-        scenario: Scenario::whole(seed, minutes),
-        again: format!("mxlock-sim --seed {seed} --minutes {minutes} --trace"),
+    let of_seed = |seed, minutes| {
+        let scenario = args.whole(seed, minutes);
+        let focus = scenario.focus.map_or(String::new(), |focus| format!("--focus {} ", focus.name()));
+        Job { scenario, again: format!("mxlock-sim {focus}--seed {seed} --minutes {minutes} --trace") }
     };
     let jobs: Vec<Job> = if let Some(every) = args.crash_points {
         let deaths = crash_points::deaths(every).into_iter();
         deaths.map(|(name, scenario)| Job { again: format!("{name}, as a scenario:\n{scenario}"), scenario }).collect()
     } else if let Some(file) = &args.replay {
         let list = mxlock_sim::run::regressions(&read(file)?)?;
-        list.into_iter().map(|(seed, minutes)| of_seed(seed, minutes)).collect()
+        let again = |scenario: &Scenario| format!("as a scenario:\n{scenario}");
+        list.into_iter().map(|scenario| Job { again: again(&scenario), scenario }).collect()
     } else if let Some(path) = &args.scenario {
         let mut files = vec![path.clone()];
         if path.is_dir() {

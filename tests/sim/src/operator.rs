@@ -70,6 +70,7 @@ impl World {
         self.disk.path_stalled_until.fill(now);
         (0..self.hosts.len()).for_each(|host| self.oracles.judgement.sees(host, now));
         self.troubles.end_all();
+        self.disk.writes.retain(|_, write| !write.overdue);
         self.net.slow_until.clear();
         self.silent_until.fill(now);
         for (pair, end) in self.net.blocked.clone() {
@@ -81,6 +82,7 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             self.hosts[host].asleep_until = now;
+            self.hosts[host].power = None;
             self.end_clone(host);
             if let Some(run) = self.hosts[host].daemon.as_ref().map(|daemon| daemon.run) {
                 self.resume(host, run);

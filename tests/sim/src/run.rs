@@ -2,11 +2,14 @@
 
 use crate::clock::{SEC, Time};
 use crate::coverage::Coverage;
+use crate::focus::Focus;
 use crate::oracle::{Rule, rest};
 use crate::scenario::Scenario;
+use crate::setup::Noise;
 use crate::world::{Failure, World};
 use mxlock_proto::client::AdminRequest;
 use mxlock_proto::report::Condition;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How a seed went.
@@ -178,21 +181,52 @@ fn at_rest(world: &mut World) {
     world.judge(Rule::I5, verdict);
 }
 
-/// Reads a list of regressions: one per line, `SEED[:MINUTES] STORY`; `#` begins a comment.
+/// Reads a list of regressions: one per line, `SEED[:MINUTES[:FOCUS]] STORY`; `#` begins a comment. After `off NOISE` seeds
+/// are played without that noise, which did not exist when they were found, until `on NOISE`.
 ///
 /// # Errors
 /// The first line that is not one.
-pub fn regressions(text: &str) -> Result<Vec<(u64, u64)>, String> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let first = line.split_whitespace().next().unwrap_or_default();
-            let (seed, minutes) = first.split_once(':').unwrap_or((first, "10"));
-            match (seed.parse(), minutes.parse()) {
-                (Ok(seed), Ok(minutes)) => Ok((seed, minutes)),
-                _ => Err(format!("'{line}' does not begin with SEED or SEED:MINUTES")),
-            }
-        })
-        .collect()
+pub fn regressions(text: &str) -> Result<Vec<Scenario>, String> {
+    let mut off = BTreeSet::new();
+    let mut all = Vec::new();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for line in lines {
+        let bad = || format!("'{line}' does not begin with SEED, SEED:MINUTES or SEED:MINUTES:FOCUS");
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        if let ("off" | "on", name) = (first, words.next().unwrap_or_default()) {
+            let known = { Noise::QUIET }.all().into_iter().map(|(known, _)| known).find(|known| *known == name);
+            let known = known.ok_or_else(|| format!("'{line}': there is no such noise"))?;
+            if first == "off" {
+                off.insert(known)
+            } else {
+                off.remove(known)
+            };
+            continue;
+        }
+        let mut parts = first.splitn(3, ':');
+        let seed = parts.next().and_then(|seed| seed.parse().ok()).ok_or_else(bad)?;
+        let minutes = parts.next().map_or(Ok(10), str::parse).map_err(|_| bad())?;
+        let focus = parts.next().map(|name| Focus::named(name).ok_or_else(bad)).transpose()?;
+        all.push(Scenario { off: off.clone(), focus, ..Scenario::whole(seed, minutes) });
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_regressions() {
+        let text = "# old\noff power-cuts\n7 one\n8:2 another\non power-cuts\n9:5:handovers a third\n";
+        let all = regressions(text).expect("it is well-formed");
+        let told = |at: usize| (all[at].seed, all[at].seconds, all[at].off.len(), all[at].focus);
+        assert_eq!(told(0), (7, 600, 1, None));
+        assert_eq!(told(1), (8, 120, 1, None));
+        assert_eq!(told(2), (9, 300, 0, Some(Focus::Handovers)));
+        for bad in ["x", "7:x", "7:5:sunshine", "off sunshine"] {
+            assert!(regressions(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! # One line of story or more.
 //! seed 1341
 //! seconds 215            length of the storm
+//! focus handovers        the storm is about one thing
 //! only-faults            no planned fault but those below
 //! fault crash-master 3 at 71.250000000   the third one of its kind, at this second
 //! off duplicates         noise that is left out
@@ -15,6 +16,7 @@
 use crate::clock::{SEC, Time};
 use crate::faults::Fault;
 use crate::faults::plan::{Planned, plan};
+use crate::focus::Focus;
 use crate::setup::Setup;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -39,6 +41,8 @@ pub struct Scenario {
     pub death_after: Option<u64>,
     /// Play this setup instead of the one that is drawn for the seed.
     pub calm: bool,
+    /// What the storm is about.
+    pub focus: Option<Focus>,
 }
 
 /// A line that is not part of a scenario.
@@ -68,6 +72,7 @@ impl Scenario {
             steps: BTreeMap::new(),
             death_after: None,
             calm: false,
+            focus: None,
         }
     }
 
@@ -79,6 +84,9 @@ impl Scenario {
     /// The parameters of the seed, less the noise that is left out.
     pub fn setup(&self) -> Setup {
         let mut setup = if self.calm { Setup::calm() } else { Setup::draw(self.seed) };
+        if let Some(focus) = self.focus {
+            focus.apply(self.seed, &mut setup);
+        }
         for (name, ppm) in setup.noise.all() {
             if self.off.contains(name) {
                 *ppm = 0;
@@ -111,6 +119,9 @@ impl fmt::Display for Scenario {
         writeln!(f, "seed {}\nseconds {}", self.seed, self.seconds)?;
         if self.calm {
             writeln!(f, "calm")?;
+        }
+        if let Some(focus) = self.focus {
+            writeln!(f, "focus {}", focus.name())?;
         }
         if let Some(output) = self.death_after {
             writeln!(f, "death-after {output}")?;
@@ -160,6 +171,7 @@ impl Scenario {
             ["seed", seed] => self.seed = seed.parse().ok()?,
             ["seconds", seconds] => self.seconds = seconds.parse().ok()?,
             ["calm"] => self.calm = true,
+            ["focus", focus] => self.focus = Some(Focus::named(focus)?),
             ["death-after", output] => self.death_after = Some(output.parse().ok()?),
             ["only-faults"] => {
                 self.only.get_or_insert_default();
@@ -212,6 +224,7 @@ mod tests {
         scenario.steps = [(0, vec![(1, 4), (9, 200)]), (1, vec![])].into();
         scenario.death_after = Some(77);
         scenario.calm = true;
+        scenario.focus = Some(Focus::Handovers);
         assert_eq!(scenario.to_string().parse(), Ok(scenario.clone()));
         let told = format!("# A story.\n\n{scenario}");
         assert_eq!(told.parse(), Ok(scenario));

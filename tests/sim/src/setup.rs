@@ -29,11 +29,15 @@ pub struct Noise {
     pub hiccups_ppm: u64,
     /// Writes in a million that a power failure tears, of those that it catches.
     pub torn_ppm: u64,
+    /// Power failures in a million that strike in the middle of a write.
+    pub power_cuts_ppm: u64,
+    /// Heartbeats in a million that land up to 3 s late, of those that move a ballot on.
+    pub slow_ballots_ppm: u64,
 }
 
 impl Noise {
     /// The names by which scenarios switch them off, with the numbers.
-    pub fn all(&mut self) -> [(&'static str, &mut u64); 6] {
+    pub fn all(&mut self) -> [(&'static str, &mut u64); 8] {
         [
             ("duplicates", &mut self.duplicates_ppm),
             ("resets", &mut self.resets_ppm),
@@ -41,6 +45,8 @@ impl Noise {
             ("deaths", &mut self.deaths_ppm),
             ("hiccups", &mut self.hiccups_ppm),
             ("torn", &mut self.torn_ppm),
+            ("power-cuts", &mut self.power_cuts_ppm),
+            ("slow-ballots", &mut self.slow_ballots_ppm),
         ]
     }
 }
@@ -120,6 +126,8 @@ impl Setup {
             hiccups_ppm: *dice.pick(&[0, 3_000, 3_000]),
             // A sector of 4096 bytes tears at a multiple of 512, if at all: the record is in the first 512.
             torn_ppm: if sector == SectorSize::S512 { *dice.pick(&[0, 0, 0, 0, 500_000]) } else { 0 },
+            power_cuts_ppm: *Dice::new(seed, "setup power", 0).pick(&[0, 0, 0, 0, 1_000_000]),
+            slow_ballots_ppm: 0,
         };
 
         let dice = &mut Dice::new(seed, "setup operator", 0);
@@ -188,8 +196,16 @@ impl Setup {
 
 impl Noise {
     /// None.
-    pub const QUIET: Noise =
-        Noise { duplicates_ppm: 0, resets_ppm: 0, pauses_ppm: 0, deaths_ppm: 0, hiccups_ppm: 0, torn_ppm: 0 };
+    pub const QUIET: Noise = Noise {
+        duplicates_ppm: 0,
+        resets_ppm: 0,
+        pauses_ppm: 0,
+        deaths_ppm: 0,
+        hiccups_ppm: 0,
+        torn_ppm: 0,
+        power_cuts_ppm: 0,
+        slow_ballots_ppm: 0,
+    };
 }
 
 /// Some seeds are calm, some have one or two kinds of fault only, so that each is met in pure form, most have many.
@@ -202,9 +218,9 @@ fn faults(seed: u64) -> Vec<(Fault, Time)> {
     };
     let kinds: Vec<Fault> = match dice.below(100) {
         0..=4 => Vec::new(),
-        5..=14 => vec![*dice.pick(Fault::ALL)],
+        5..=14 => vec![*dice.pick(Fault::DRAWN)],
         15..=24 => {
-            let (one, other) = (*dice.pick(Fault::ALL), *dice.pick(Fault::ALL));
+            let (one, other) = (*dice.pick(Fault::DRAWN), *dice.pick(Fault::DRAWN));
             if one == other { vec![one] } else { vec![one, other] }
         }
         _ => {
@@ -212,7 +228,7 @@ fn faults(seed: u64) -> Vec<(Fault, Time)> {
             let stops = dice.chance(150_000);
             // Each kind is drawn by its name, so that one more kind changes nothing for the others.
             let has = |kind: &Fault| !Dice::new(seed, kind.name(), u64::MAX).chance(300_000);
-            let all = Fault::ALL.iter().copied();
+            let all = Fault::DRAWN.iter().copied();
             all.filter(|kind| has(kind) && (stops || kind.label() == Label::Tolerated)).collect()
         }
     };
@@ -233,7 +249,7 @@ mod tests {
             assert!(all.iter().any(|setup| setup.faults.len() == wanted), "no seed with {wanted} kinds");
         }
         assert!(all.iter().filter(|setup| setup.faults.len() > 15).count() > 200);
-        for kind in Fault::ALL {
+        for kind in Fault::DRAWN {
             let met = all.iter().filter(|setup| setup.faults.iter().any(|(other, _)| other == kind)).count();
             assert!(met > 20, "{} is in {met} of 400 seeds", kind.name());
         }

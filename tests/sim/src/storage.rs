@@ -1,11 +1,12 @@
 //! The disk seen from a host: what it issues, when it lands, how it ends.
 
-use crate::clock::{MS, US};
+use crate::clock::{MS, SEC, Time, US};
+use crate::dice::both;
 use crate::disk::{Fate, Issuer, Piece, Purpose};
 use crate::faults::Fault;
 use crate::world::{Event, World};
 use mxlock_dlm::io::{Input, IoFault, TableChunk};
-use mxlock_format::{Phase, RECORD_BYTES};
+use mxlock_format::{Heartbeat, Phase, RECORD_BYTES};
 
 fn eio() -> IoFault {
     IoFault::Failed("Input/output error".into())
@@ -25,10 +26,28 @@ impl World {
         let (write, due) = self.disk.write(now, by, purpose, limit, pieces, draw);
         // Table traffic may queue up; heartbeats have a queue of their own (section 5).
         let slow = purpose != Purpose::Beat && self.troubles.has(now, host, Fault::SlowWrites);
+        let ballot = self.slow_ballot(write);
         for (piece, at) in due {
-            let wait = if slow { self.disk.some_wait(write) } else { 0 };
+            let wait = if slow { self.disk.some_wait(write) } else { ballot };
             self.schedule(at + wait, Event::Land { write, piece });
         }
+        if self.hosts[host].power.is_some_and(|cut| !cut.overdue || purpose != Purpose::Beat) {
+            self.schedule(now + 5 * US, Event::PowerFails { host });
+        }
+    }
+
+    /// For how long a heartbeat that moves a ballot on is late.
+    fn slow_ballot(&mut self, write: u64) -> Time {
+        let (ppm, storm) = (self.setup.noise.slow_ballots_ppm, self.storm);
+        let Some(write) = self.disk.writes.get(&write).filter(|_| ppm > 0 && storm) else { return 0 };
+        let Some(Piece::Heartbeat(node, image)) = write.pieces.get(&0) else { return 0 };
+        let Ok(heartbeat) = Heartbeat::decode(*node, &image.0) else { return 0 };
+        let old = &self.disk.heartbeats[node.index()];
+        if old.as_ref().is_ok_and(|old| old.block == heartbeat.block) {
+            return 0;
+        }
+        let mut dice = self.dice("slow ballot", both(node.index(), heartbeat.hb_seq as u32) ^ heartbeat.incarnation.0);
+        if dice.chance(ppm) { dice.range(10 * MS, 3 * SEC) } else { 0 }
     }
 
     /// Issues a read.
@@ -47,7 +66,12 @@ impl World {
     pub fn land(&mut self, id: u64, piece: u8) {
         let now = self.now;
         let Some(write) = self.disk.writes.get_mut(&id) else { return };
-        if write.ended {
+        if write.overdue && now < write.limit {
+            // Its host has lost power; the write is held up somewhere on its way.
+            let at = write.dice.range(write.limit + 10 * SEC, write.limit + 90 * SEC);
+            return self.schedule(at, Event::Land { write: id, piece });
+        }
+        if write.ended || write.overdue {
             return self.land_late(id, piece);
         }
         let (by, limit) = (write.by, write.limit);
@@ -155,11 +179,18 @@ impl World {
             return;
         }
         let Some(write) = self.disk.writes.get_mut(&id) else { return };
+        let overdue = write.overdue;
         let what = write.pieces.remove(&piece);
         if write.pieces.is_empty() {
             self.disk.writes.remove(&id);
         }
-        if let Some(what) = what {
+        let Some(what) = what else { return };
+        if overdue {
+            self.coverage.overdue_writes_landed += 1;
+            self.trace(|| format!("*** an overdue write lands: {}", name(&what)));
+            let changed = self.disk.land_overdue(&what);
+            self.records_changed(changed);
+        } else {
             self.coverage.failed_writes_landed_late += 1;
             self.trace(|| format!("*** a failed write lands: {}", name(&what)));
             self.landed(run, what);
@@ -235,9 +266,12 @@ impl World {
         if !recovering {
             return;
         }
+        let newest = self.oracles.views.newest();
         if fate == Fate::Stale {
             self.excuse("a recovery was given a stale table");
-        } else if let Some(slot) = (first_slot..first_slot + count).find(|&slot| self.disk.lies_at(slot)) {
+        } else if let Some(slot) =
+            (first_slot..first_slot + count).find(|&slot| self.disk.lies_at(slot, newest.as_ref()))
+        {
             self.excuse(&format!("a recovery was given slot {slot} with other contents than were acknowledged"));
         }
     }

@@ -1,6 +1,6 @@
 //! The world: true time, the queue of events, and all that lives in it. One seed determines everything.
 
-use crate::client::Client;
+use crate::client::{Client, Held};
 use crate::clock::{MS, SEC, Time};
 use crate::coverage::Coverage;
 use crate::dice::{Dice, both, mix};
@@ -9,7 +9,9 @@ use crate::faults::Fault;
 use crate::net::{Net, Pair};
 use crate::node::Host;
 use crate::oracle::exclusion::Belief;
-use crate::oracle::{Oracles, Rule, superset};
+use crate::oracle::landing::Landing;
+use crate::oracle::values::Values;
+use crate::oracle::{Oracles, Rule, stamps, superset};
 use crate::scenario::Scenario;
 use crate::setup::Setup;
 use crate::trouble::Troubles;
@@ -17,8 +19,8 @@ use mxlock_dlm::config::Config;
 use mxlock_dlm::io::{ConnId, IoFault, Region};
 use mxlock_dlm::time::BootTime;
 use mxlock_format::{
-    ClusterKey, Epoch, Geometry, Incarnation, LockState, Mode, NodeId, Process, QualifiedName, Resource, ResourceId,
-    ResourceKind, Superblock, Timing,
+    ClusterKey, Epoch, Geometry, Incarnation, LockState, Mode, NodeId, Phase, Process, QualifiedName, Resource,
+    ResourceId, ResourceKind, Superblock, Timing, Token,
 };
 use mxlock_proto::client::{Request, Response};
 use mxlock_proto::peer::PeerFrame;
@@ -56,6 +58,7 @@ pub enum Event {
     ClientStep { client: usize },
     Connect { client: usize },
     Reborn { client: usize },
+    PowerFails { host: usize },
     PowerOn { host: usize },
     EndClone { host: usize },
     PullPlug { host: usize, node: NodeId },
@@ -425,6 +428,7 @@ impl World {
                     self.client_reborn(client);
                 }
             }
+            Event::PowerFails { host } => self.power_fails(host),
             Event::PowerOn { host } => self.power_on(host),
             Event::EndClone { host } => self.end_clone(host),
             Event::PullPlug { host, node } => self.pull_plug(host, node),
@@ -568,6 +572,11 @@ impl World {
         self.judge(Rule::I4, verdict);
         self.judge_exclusion(node);
         if let Ok(after) = self.disk.heartbeats[node].clone() {
+            let verdict = self.oracles.ballots.landed(&after, &self.disk.heartbeats);
+            self.judge(Rule::I4, verdict);
+            let newest = self.oracles.views.newest();
+            let verdict = Landing::resigned(&after, newest.as_ref(), self.disk.has_record_writes_of(run));
+            self.judge(Rule::I6, verdict);
             self.ballot_landed(before.as_ref().ok(), &after);
         }
     }
@@ -617,7 +626,8 @@ impl World {
         }
     }
 
-    fn records_changed(&mut self, all: Vec<Changed>) {
+    /// Records have changed on the disk: the oracles of records look at them.
+    pub fn records_changed(&mut self, all: Vec<Changed>) {
         for changed in all {
             self.log.fold(u64::from(changed.slot));
             self.look_for_damage(changed.slot, changed.before.as_ref().map(|record| record.lock));
@@ -631,6 +641,13 @@ impl World {
                 {
                     self.oracles.order.queued(record.lock, held.resource);
                 }
+            }
+            if let (Some(before), Some(after), None) = (&changed.before, &after, &changed.promised)
+                && self.oracles.views.newest().is_some_and(|view| view.phase == Phase::Recovering)
+            {
+                let known = self.client_of(before.lock).is_some();
+                let verdict = stamps::rewritten(before, after, self.oracles.views.newest().as_ref(), known);
+                self.judge(Rule::Stamps, verdict);
             }
             if let Some(before) = changed.before
                 && let Some((client, seq)) = self.client_of(before.lock)
@@ -671,7 +688,7 @@ impl World {
         if self.disk.broken.values().flatten().any(promised) {
             return Ok(());
         }
-        superset::check(&self.disk.records, lock, resource, range, mode)
+        superset::check(&self.disk.records, self.oracles.views.newest().as_ref(), lock, resource, range, mode)
     }
 
     /// The client and number of a lock that is alive.
@@ -691,6 +708,58 @@ impl World {
         let resource = &self.resources[held.resource];
         let verdict = self.stands_on_disk(lock, resource, held.range, mode);
         self.judge(Rule::I3, verdict);
+    }
+
+    /// I3 for all locks of a client, unless a damaged record of it may be written back as it is.
+    pub fn check_records(&mut self, client: usize) {
+        let locks: Vec<u64> = self.clients[client].locks.keys().copied().collect();
+        if !self.oracles.damage.has_hit(self.clients[client].session) {
+            locks.into_iter().for_each(|seq| self.check_record(client, seq));
+        }
+    }
+
+    /// I4: a host says that its own proposal was chosen.
+    pub fn judge_choice(&mut self, host: usize, epoch: Epoch) {
+        let Some(node) = self.hosts[host].daemon.as_ref().map(|daemon| daemon.node) else { return };
+        let Ok(own) = &self.disk.heartbeats[node.index()] else { return };
+        let verdict = self.oracles.ballots.chosen(own, epoch, &self.disk.heartbeats);
+        self.judge(Rule::I4, verdict);
+    }
+
+    /// I4 at the moment when a daemon sends a grant: it is not of a master whose time was over.
+    pub fn check_reign_before_telling(&mut self, host: usize, conn: ConnId, seq: u64, token: Token) {
+        let Some(Conn { owner: ConnOwner::Client(client), run, .. }) = self.conns.get(&conn) else { return };
+        let Some(lock) = self.clients[*client].lock_id(seq) else { return };
+        let verdict = self.oracles.reigns.told(*run, lock, token);
+        self.judge(Rule::I4, verdict.map_err(|error| format!("host {host}: {error}")));
+    }
+
+    /// I9 at the moment when a daemon acknowledges an operation that wrote a value, where another client has held a lock on
+    /// the resource since before that.
+    pub fn check_value_before_telling(&mut self, host: usize, conn: ConnId, seq: u64, op: u32) {
+        let Some(Conn { owner: ConnOwner::Client(client), .. }) = self.conns.get(&conn) else { return };
+        let writer = *client;
+        let Some(held) = self.clients[writer].locks.get(&seq) else { return };
+        let Some((value, sent, resent)) = held.ops.get(&op).and_then(|op| Some((op.value?, op.sent, op.resent))) else {
+            return;
+        };
+        let resource = held.resource;
+        let stays = (0..self.clients.len()).find(|&other| {
+            let since_before = |held: &Held| held.resource == resource && held.told_at < sent && held.ops.is_empty();
+            let mut locks = self.clients[other].locks.iter();
+            other != writer && locks.any(|(&seq, held)| since_before(held) && self.believes(other, seq))
+        });
+        let Some(stays) = stays else { return };
+        self.coverage.values_carried += 1;
+        let promised = self.disk.broken.values().flatten();
+        let records = self.disk.records.iter().flatten().chain(promised);
+        let of_it = records.filter(|record| record.resource == self.resources[resource]);
+        let in_doubt = resent || self.oracles.views.changed_at().is_some_and(|at| at >= sent);
+        let verdict = Values::carried(value, in_doubt, of_it);
+        self.judge(
+            Rule::I9,
+            verdict.map_err(|error| format!("host {host}, resource {resource}, held by client {stays}: {error}")),
+        );
     }
 
     /// I3 at the moment when a daemon sends a grant.

@@ -114,9 +114,14 @@ faults! {
     SilentClient "silent-client" 6 Tolerated;
     /// Writes of records by one host take seconds; its heartbeats do not.
     SlowWrites "slow-writes" 6 Tolerated;
+    /// A master loses power in the middle of record writes, which land long after A2 allows. Only where a focus has it.
+    OverdueWrites "overdue-writes" 0 Outside;
 }
 
 impl Fault {
+    /// Those that a seed may draw: what has no weight comes last, and only where a focus asks for it.
+    pub const DRAWN: &[Fault] = Fault::ALL.split_at(Fault::OverdueWrites as usize).0;
+
     /// The kind with this name.
     pub fn named(name: &str) -> Option<Fault> {
         Fault::ALL.iter().copied().find(|fault| fault.name() == name)

@@ -8,7 +8,7 @@ pub use kinds::{Fault, Label};
 use crate::clock::{Clock, MS, SEC, Time};
 use crate::dice::{Dice, both};
 use crate::net::{end_of, pair};
-use crate::node::Pause;
+use crate::node::{Pause, PowerCut};
 use crate::trouble::Trouble;
 use crate::world::{Event, World};
 use mxlock_dlm::io::Input;
@@ -46,7 +46,17 @@ impl World {
             Fault::RestartAll => (0..hosts).for_each(|host| self.crash_daemon(host, dice)),
             Fault::CrashHost => {
                 let off_for = dice.range(SEC, 60 * SEC);
-                self.crash_host(host, off_for);
+                if self.hosts[host].on && dice.chance(self.setup.noise.power_cuts_ppm) {
+                    self.hosts[host].power = Some(PowerCut { off_for, overdue: false });
+                } else {
+                    self.crash_host(host, off_for);
+                }
+            }
+            Fault::OverdueWrites => {
+                if let Some(master) = self.master_host() {
+                    let off_for = dice.range(SEC, 20 * SEC);
+                    self.hosts[master].power = Some(PowerCut { off_for, overdue: true });
+                }
             }
             Fault::Reinstall => self.reinstall(host, dice),
             Fault::Clone => self.clone_host(host, other, dice),
@@ -165,6 +175,15 @@ impl World {
         self.schedule_start(host, self.now + away);
     }
 
+    /// The power of a host fails in the middle of a write that it has just issued.
+    pub fn power_fails(&mut self, host: usize) {
+        let Some(PowerCut { off_for, overdue }) = self.hosts[host].power.take() else { return };
+        if overdue {
+            self.disk.are_overdue(host);
+        }
+        self.crash_host(host, off_for);
+    }
+
     /// Cuts the power of a host.
     pub fn crash_host(&mut self, host: usize, off_for: Time) {
         if !self.hosts[host].on {
@@ -172,6 +191,7 @@ impl World {
         }
         self.coverage.host_crashes += 1;
         self.hosts[host].on = false;
+        self.hosts[host].power = None;
         self.hosts[host].asleep_until = 0;
         self.hosts[host].start_at = None;
         self.end_daemon(host);

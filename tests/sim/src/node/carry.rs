@@ -10,6 +10,7 @@ use mxlock_dlm::io::{ConnId, Input, IoFault, IoId, Output};
 use mxlock_dlm::time::BootTime;
 use mxlock_format::{NodeState, RECORD_BYTES, SectorImage};
 use mxlock_proto::client::{Answer, Denial, Response};
+use mxlock_proto::peer::PeerMessage;
 
 impl World {
     /// Carries one output out.
@@ -66,6 +67,11 @@ impl World {
             }
             Output::Send { to, frame } => {
                 self.hear_denial(&frame);
+                if let Some(PeerMessage::Report(report)) = &frame.message
+                    && report.last
+                {
+                    self.oracles.reigns.reported(run, report.epoch);
+                }
                 self.send_frame(host, to, frame);
             }
             Output::Reply { conn, response, valid_until } => self.reply(host, conn, response, valid_until),
@@ -171,6 +177,10 @@ impl World {
                 self.fail(Rule::I1, format!("host {host} promises a lock without saying until when"));
             }
             self.check_record_before_telling(host, conn, *seq, grant.mode);
+            self.check_reign_before_telling(host, conn, *seq, grant.token);
+        }
+        if let Response::Answer { seq, op, answer: Answer::Granted(_) | Answer::Unlocked } = &response {
+            self.check_value_before_telling(host, conn, *seq, *op);
         }
         self.respond(conn, response);
     }
@@ -188,15 +198,23 @@ impl World {
             Said::Resigned { .. } => daemon.resigned = true,
             Said::FencingBlocked { node } => self.asked_to_fence(host, node),
             Said::DeadlockBroken { victim, .. } => self.gives_up_place(victim, 0),
-            Said::ViewCommitted { view, .. } => {
+            Said::ViewCommitted { view, own_proposal } => {
                 let older = daemon.view.is_some_and(|known| view.epoch < known.epoch);
                 daemon.view = Some(view);
                 let acts = self.hosts[host].daemon.as_ref().is_some_and(|d| d.acts_as_master(&self.hosts[host], now));
                 if older {
                     self.fail(Rule::I4, format!("host {host} goes back to view {}", view.epoch));
                 }
+                let table = self.oracles.views.newest().map(|view| view.table_epoch);
                 let seen = self.oracles.views.committed(view, now);
                 self.judge(Rule::I4, seen);
+                if own_proposal {
+                    self.judge_choice(host, view.epoch);
+                }
+                if table < Some(view.table_epoch) {
+                    // Older records do not count any more (section 6.3).
+                    (0..self.clients.len()).for_each(|client| self.check_records(client));
+                }
                 if acts && let Some(other) = self.other_master(host) {
                     self.fail(Rule::I4, format!("hosts {host} and {other} both act as master"));
                 }

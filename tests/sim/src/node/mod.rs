@@ -40,6 +40,8 @@ pub struct Host {
     pub cloned: bool,
     /// Whether it is on.
     pub on: bool,
+    /// Its power fails with its next write.
+    pub power: Option<PowerCut>,
     /// Which installation.
     pub node_uuid: Uuid,
     /// Which boot, as on disk.
@@ -116,6 +118,15 @@ impl BeatNote {
     }
 }
 
+/// A power failure that waits for the host's next write: of records, if they are to be overdue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PowerCut {
+    /// For how long the host is off then.
+    pub off_for: Time,
+    /// What is under way lands long after A2 allows.
+    pub overdue: bool,
+}
+
 /// What is paused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pause {
@@ -188,6 +199,7 @@ impl Host {
             asleep_until: 0,
             cloned: false,
             on: true,
+            power: None,
             node_uuid,
             boot_id,
             wish: None,

@@ -3,7 +3,7 @@
 //! What `writers` judges when a write is asked for, this judges when it lands: whoever elects a new master must have waited
 //! for the last write of the old one (section 4: it drains, or says that it could not and the successor waits D).
 
-use mxlock_format::{Incarnation, View};
+use mxlock_format::{Heartbeat, Incarnation, NodeState, View};
 use std::collections::BTreeMap;
 
 /// Who has written which record sector last.
@@ -17,6 +17,22 @@ impl Landing {
     /// A daemon run writes record sectors, as this incarnation.
     pub fn issued(&mut self, run: u32, first: u32, count: u32, by: Incarnation) {
         self.issued.extend((first..first + count).map(|slot| ((run, slot), by)));
+    }
+
+    /// A heartbeat of a run has reached the disk; `writing`: record writes of that run are under way.
+    ///
+    /// # Errors
+    /// It resigns without having drained them, and does not say so.
+    pub fn resigned(heartbeat: &Heartbeat, newest: Option<&View>, writing: bool) -> Result<(), String> {
+        let gives_up = heartbeat.state == NodeState::Resigned && !heartbeat.writes_uncertain;
+        let master = newest.is_some_and(|view| {
+            (view.master, view.master_incarnation, view.epoch)
+                == (heartbeat.node, heartbeat.incarnation, heartbeat.epoch)
+        });
+        if gives_up && master && writing {
+            return Err(format!("node {} resigns while records that it writes are under way", heartbeat.node));
+        }
+        Ok(())
     }
 
     /// What the run wrote to `slot` reaches the disk while `newest` is the newest view.

@@ -3,7 +3,8 @@
 //! The record names the lock itself or, as section 7 allows for a session that takes the same resource and range again,
 //! an earlier lock of the same session there; with at least that mode as granted or wanted.
 
-use mxlock_format::{ByteRange, LockId, LockRecord, Mode, Resource};
+use super::stamps;
+use mxlock_format::{ByteRange, LockId, LockRecord, Mode, Resource, View};
 
 /// Whether `record` stands for this lock.
 pub fn names(record: &LockRecord, lock: LockId, resource: &Resource, range: Option<ByteRange>, mode: Mode) -> bool {
@@ -13,24 +14,26 @@ pub fn names(record: &LockRecord, lock: LockId, resource: &Resource, range: Opti
         && (record.mode.covers(mode) || record.wanted.covers(mode))
 }
 
-/// Whether any record on disk stands for this lock.
+/// Whether any record on disk that counts stands for this lock.
 ///
 /// # Errors
 /// None does.
 pub fn check(
     records: &[Option<LockRecord>],
+    newest: Option<&View>,
     lock: LockId,
     resource: &Resource,
     range: Option<ByteRange>,
     mode: Mode,
 ) -> Result<(), String> {
-    if records.iter().flatten().any(|record| names(record, lock, resource, range, mode)) {
+    let stands = |record: &LockRecord| names(record, lock, resource, range, mode) && stamps::counts(record, newest);
+    if records.iter().flatten().any(stands) {
         return Ok(());
     }
     let near: Vec<_> = records.iter().flatten().filter(|record| record.lock.session == lock.session).collect();
     Err(format!(
         "no record on disk stands for {lock:?} on {resource:?} {range:?} in {mode}; of its session: {:?}",
-        near.iter().map(|r| (r.lock, &r.resource, r.state, r.mode, r.wanted)).collect::<Vec<_>>()
+        near.iter().map(|r| (r.lock, &r.resource, r.state, r.mode, r.wanted, r.table_epoch)).collect::<Vec<_>>()
     ))
 }
 
@@ -71,7 +74,7 @@ pub(crate) mod tests {
     fn a_lock_without_its_record_is_seen() {
         let held = |records: &[Option<LockRecord>], session, mode| {
             let lock = LockId { session: SessionId(session), seq: 5 };
-            check(records, lock, &resource(), None, mode)
+            check(records, None, lock, &resource(), None, mode)
         };
         let on_disk = [None, Some(record(4, Mode::PR))];
         assert!(held(&on_disk, 9, Mode::PR).is_ok(), "an earlier lock of the session stands for it");

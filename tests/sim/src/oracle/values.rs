@@ -1,9 +1,11 @@
 //! I9: an LVB read equals the last one written under PW or EX, or says that it is not valid.
 //!
 //! Each written value carries a number. A write that was acknowledged before a reader asked must not be missing from
-//! what the reader is told is valid.
+//! what the reader is told is valid. And where a lock stays on the resource, a write is acknowledged only when a record
+//! carries it (section 7): the next master will know the value from there alone.
 
 use crate::clock::Time;
+use mxlock_format::LockRecord;
 use std::collections::BTreeMap;
 
 #[derive(Debug)]
@@ -33,6 +35,32 @@ impl Values {
         let mut bytes = number.to_le_bytes().to_vec();
         bytes.extend_from_slice(&(!number).to_le_bytes());
         bytes
+    }
+
+    /// The write of a value is about to be acknowledged, and a lock on its resource stays. `records`: all of that resource
+    /// on the disk. `in_doubt`: the daemon or the master has changed since it was asked for, and it may not have been written
+    /// at all; then the value before it must not stand.
+    ///
+    /// # Errors
+    /// None of them carries it, or a later one, or says that it is not valid.
+    pub fn carried<'a>(
+        number: u64,
+        in_doubt: bool,
+        mut records: impl Iterator<Item = &'a LockRecord> + Clone,
+    ) -> Result<(), String> {
+        let carries = |record: &LockRecord| {
+            record.lvb.as_ref().is_some_and(|lvb| !lvb.valid || Values::number(&lvb.bytes) >= number)
+        };
+        let has_value = |record: &LockRecord| record.lvb.is_some();
+        if records.clone().any(carries) || in_doubt && !records.any(has_value) {
+            return Ok(());
+        }
+        Err(format!("value {number} is acknowledged, and no record carries it, though a lock stays"))
+    }
+
+    /// The number of a value.
+    fn number(bytes: &[u8]) -> u64 {
+        bytes.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))
     }
 
     /// The write was acknowledged.
@@ -65,7 +93,7 @@ impl Values {
     /// # Errors
     /// They are not a value of this resource, or a newer one was acknowledged before, or its writer had died.
     pub fn read(&self, resource: usize, bytes: &[u8], asked: Time, excludes_writers: bool) -> Result<(), String> {
-        let number = bytes.first_chunk().map(|chunk| u64::from_le_bytes(*chunk)).unwrap_or(0);
+        let number = Values::number(bytes);
         match self.written.get(&number) {
             Some(write) if write.resource == resource && bytes == Values::bytes(number) => {}
             _ => return Err(format!("resource {resource}: {bytes:02x?} was never written")),
@@ -103,6 +131,23 @@ mod tests {
         assert!(read(&values, second, 31).is_ok());
         assert!(values.read(1, &Values::bytes(second), 31, true).is_err(), "it is of another resource");
         assert!(values.read(0, b"rubbish", 31, true).is_err());
+    }
+
+    #[test]
+    fn a_value_that_no_record_carries_is_seen() {
+        use crate::oracle::superset::tests::record;
+        use mxlock_format::{Lvb, LvbSequence, Mode};
+        let with = |number, valid| {
+            let lvb = Lvb { bytes: Values::bytes(number), sequence: LvbSequence::default(), valid };
+            LockRecord { lvb: Some(lvb), ..record(1, Mode::NL) }
+        };
+        let carried = |records: &[LockRecord]| Values::carried(3, false, records.iter()).is_ok();
+        assert!(!carried(&[]) && !carried(&[record(1, Mode::NL)]) && !carried(&[with(2, true)]));
+        assert!(carried(&[with(2, true), with(3, true)]) && carried(&[with(4, true)]));
+        assert!(carried(&[with(2, false)]), "a writer has died meanwhile");
+        assert!(
+            Values::carried(3, true, [].iter()).is_ok() && Values::carried(3, true, [with(2, true)].iter()).is_err()
+        );
     }
 
     #[test]
