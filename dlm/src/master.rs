@@ -181,7 +181,7 @@ impl Master {
     fn outcome(&mut self, node: NodeId, lock: LockId, op: u32, result: OutcomeResult) {
         match &result {
             OutcomeResult::Granted { .. } => self.counters.grants += 1,
-            OutcomeResult::Denied(_) => self.counters.denials += 1,
+            OutcomeResult::Denied(_) | OutcomeResult::DeniedDemoted(_) => self.counters.denials += 1,
             OutcomeResult::Unlocked => {}
         }
         self.send(node, PeerMessage::Outcome(Outcome { lock, op, result }));
@@ -244,8 +244,8 @@ impl Master {
                         self.deny(node, lock, op, Denial::Deadlock);
                         self.settle(now, lock);
                     }
-                    // CONVDEADLK is not accepted from clients.
-                    Effect::Demoted { .. } => {}
+                    // Its owner counts it as NL since it asked (decision 015): only the record has to be brought up to date.
+                    Effect::Demoted { lock } => self.settle(now, lock),
                 }
             }
         }

@@ -63,11 +63,20 @@ struct Pending {
     cancelled: Option<Denial>,
     /// A master was asked: it may have carried it out.
     sent: bool,
+    /// What was held counts as given up for it (CONVDEADLK), whatever the master that was asked did.
+    demoted: bool,
 }
 
 impl Pending {
     fn new(op: u32, wanted: Mode, flags: LockFlags, order: u64, deadline: Option<BootTime>) -> Pending {
-        Pending { op, wanted, flags, lvb: None, position: None, order, deadline, cancelled: None, sent: false }
+        let (position, cancelled) = (None, None);
+        Pending { op, wanted, flags, lvb: None, position, order, deadline, cancelled, sent: false, demoted: false }
+    }
+
+    /// Whether a master may have demoted a lock that holds `held` for this conversion (CONVDEADLK, decision 015).
+    fn may_demote(&self, held: Option<Mode>) -> bool {
+        let gives_up = |held: Mode| held != Mode::NL && !held.covers(self.wanted);
+        self.sent && self.flags.contains(LockFlags::CONVDEADLK) && held.is_some_and(gives_up)
     }
 }
 
@@ -92,8 +101,11 @@ struct OwnedLock {
     transaction: u64,
     orphan_lifetime_ms: u32,
     persistent: bool,
-    /// Its last operation and whether it was a demotion, so that a repeated question gets the same answer.
+    /// Its last operation, whether it gave up what was held before (CONVDEADLK), and what it was denied with then: a repeated
+    /// question gets the same answer.
     last_op: u32,
+    demoted: bool,
+    denied: Option<Denial>,
     pending: Option<Box<Pending>>,
     unlocking: Option<Box<Unlocking>>,
     /// It was asked for as somebody else's orphan.
@@ -207,7 +219,7 @@ impl Member {
             let lock = self.locks.get_mut(&id).expect("just listed");
             lock.untold = false;
             let op = lock.last_op;
-            self.answer_granted(id, op, false);
+            self.answer_granted(id, op);
         }
     }
 
@@ -288,7 +300,7 @@ impl Member {
     }
 
     /// Says that the lock is held: only while the lease lasts (section 2).
-    fn answer_granted(&mut self, id: LockId, op: u32, demoted: bool) {
+    fn answer_granted(&mut self, id: LockId, op: u32) {
         let Some(until) = self.lease_until else {
             self.locks.get_mut(&id).expect("a lock that is answered for").untold = true;
             return;
@@ -301,6 +313,7 @@ impl Member {
             lvb: lock.lvb.as_deref().filter(|lvb| lock.read && !lvb.bytes.is_empty()).map(Into::into),
             valid_until_ns: until.0,
         };
+        let demoted = lock.demoted && op == lock.last_op;
         let answer = if demoted { Answer::GrantedDemoted(grant) } else { Answer::Granted(grant) };
         let response = Response::Answer { seq: id.seq, op, answer };
         self.out.push_back(Output::Reply { conn, response, valid_until: Some(until) });
@@ -343,6 +356,30 @@ impl Member {
             session.locks.remove(&id.seq);
         }
         Some(lock)
+    }
+
+    /// The master that was asked for a conversion with CONVDEADLK cannot say any more whether it has given away what the
+    /// lock held: it counts as given away. The client has agreed to that by asking.
+    fn count_as_demoted(&mut self, id: LockId) {
+        let Some(lock) = self.locks.get_mut(&id) else { return };
+        if let Some(pending) = lock.pending.as_mut().filter(|pending| pending.may_demote(lock.granted)) {
+            pending.demoted = true;
+            lock.granted = Some(Mode::NL);
+        }
+    }
+
+    /// Ends a conversion without a grant: the lock holds its old mode, or NL if it was demoted.
+    fn deny_conversion(&mut self, id: LockId, why: Denial, demoted: bool) {
+        let Some(pending) = self.take_pending(id) else { return };
+        let lock = self.locks.get_mut(&id).expect("a lock that was converting");
+        lock.last_op = pending.op;
+        lock.demoted = demoted || pending.demoted;
+        lock.denied = lock.demoted.then_some(why);
+        if lock.demoted {
+            lock.granted = Some(Mode::NL);
+        }
+        let answer = if lock.demoted { Answer::DeniedDemoted(why) } else { Answer::Denied(why) };
+        self.answer(id, pending.op, answer);
     }
 
     /// Takes the pending operation out of a lock.

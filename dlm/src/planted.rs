@@ -122,6 +122,8 @@ bugs! {
     PrToCwIsDown = "pr-to-cw-is-down", "7, PROTOTYPE 11: PR and CW are incomparable";
     /// Of several locks that one release grants, only the first is told.
     PromotionsLost = "promotions-lost", "7, PROTOTYPE 13: everybody who was granted is told";
+    /// A conversion that ends without a grant is said to leave the old mode, also when that was given to others.
+    DemotionNotTold = "demotion-not-told", "7, decision 015: every answer says whether the lock was demoted (CONVDEADLK)";
     /// A conversion that is cancelled is answered at once, and again by the master.
     AnsweredTwice = "answered-twice", "I7: every request ends in exactly one answer";
 }

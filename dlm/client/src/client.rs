@@ -322,6 +322,13 @@ impl Client {
 
     // ---- what is known ----
 
+    /// The mode in which a lock is held: what is left in any case while something is under way. `None`: it is not held. Whether
+    /// it may be relied on depends on the lease as well.
+    pub fn held_mode(&self, seq: u64) -> Option<Mode> {
+        let session = self.session.borrow();
+        session.table.living(seq).and_then(|_| session.table.relied_on(seq)).map(|held| held.mode)
+    }
+
     /// Whether the node's lease runs at this moment: one memory read and a look at the clock.
     pub fn lease_valid(&self) -> bool {
         self.session.borrow().lease().is_some_and(Lease::is_valid)
@@ -406,8 +413,12 @@ impl Client {
         match (answer, loss) {
             (Answer::Granted(_) | Answer::GrantedDemoted(_) | Answer::Unlocked, _) => Ok(()),
             (_, Some(loss)) => Err(ClientError::Lost { resource: resource.clone(), loss }),
-            (Answer::Denied(Denial::LeaseLost), None) => Err(ClientError::LeaseLost),
-            (Answer::Denied(denial), None) => Err(ClientError::Denied { resource: resource.clone(), denial }),
+            (Answer::Denied(Denial::LeaseLost) | Answer::DeniedDemoted(Denial::LeaseLost), None) => {
+                Err(ClientError::LeaseLost)
+            }
+            (Answer::Denied(denial) | Answer::DeniedDemoted(denial), None) => {
+                Err(ClientError::Denied { resource: resource.clone(), denial })
+            }
         }
     }
 
@@ -425,7 +436,7 @@ impl Client {
         let Some(resource) = resource else { return Err(no_such_lock(seq)) };
         let answer = self.answer(seq, 0, timeout).inspect_err(|_| self.release(seq))?;
         let denial = match &answer {
-            Answer::Denied(denial) => *denial,
+            Answer::Denied(denial) | Answer::DeniedDemoted(denial) => *denial,
             _ => Denial::Cancelled,
         };
         self.granted(seq, answer, &resource)?;

@@ -58,7 +58,7 @@ pub enum ClientError {
         /// How long the call waited.
         waited_ms: u64,
     },
-    /// Not granted, or a change refused; a lock that was held before is held as before.
+    /// Not granted, or a change refused; a lock that was held before is held as before (with CONVDEADLK perhaps in NL).
     #[error("'{resource}': {denial}")]
     Denied {
         /// What was to be locked.

@@ -39,9 +39,15 @@ impl<'c> Lock<'c> {
         &self.resource
     }
 
-    /// The mode that is held.
+    /// The mode that is held: what is left in any case when a conversion has no answer.
     pub fn mode(&self) -> Mode {
         self.held.mode
+    }
+
+    /// Whether the last conversion gave up the mode that was held before (CONVDEADLK): others may have held the resource in
+    /// between, and if it was denied, [`Lock::mode`] is NL.
+    pub fn demoted(&self) -> bool {
+        self.held.demoted
     }
 
     /// The fencing token: hand it to whatever the lock protects, and let that refuse smaller ones.
@@ -75,7 +81,8 @@ impl<'c> Lock<'c> {
     /// Changes the mode and waits for it.
     ///
     /// # Errors
-    /// As [`Client::lock`]; after `Denied` the lock is held as before.
+    /// As [`Client::lock`]; after `Denied` the lock is held as before, or with CONVDEADLK perhaps in NL: see
+    /// [`Lock::demoted`].
     pub fn convert(&mut self, mode: Mode) -> Result<(), ClientError> {
         self.convert_with(&ConvertSpec::new(mode))
     }
@@ -97,7 +104,7 @@ impl<'c> Lock<'c> {
         self.check()?;
         let op = self.client.submit_convert(self.seq, spec)?;
         let answer = self.client.answer(self.seq, op, spec.timeout);
-        if let Some(held) = self.client.session.borrow().table.get(self.seq).and_then(|entry| entry.held.clone()) {
+        if let Some(held) = self.client.session.borrow().table.relied_on(self.seq) {
             self.held = held;
         }
         match answer {

@@ -3,6 +3,7 @@
 
 use crate::event::{Event, Loss};
 use mxlock_format::{ByteRange, Incarnation, Mode, Resource, Token};
+use mxlock_proto::LockFlags;
 use mxlock_proto::client::{Answer, Claim, Denial, Grant, LvbValue, Request, UnlockRequest};
 use std::collections::{HashMap, VecDeque};
 
@@ -20,6 +21,8 @@ pub(crate) struct Held {
     pub(crate) lvb: Option<LvbValue>,
     /// The daemon's incarnation at the grant: under another one the lock is gone.
     pub(crate) incarnation: Incarnation,
+    /// The last conversion gave up what was held before (CONVDEADLK).
+    pub(crate) demoted: bool,
 }
 
 /// An operation without an answer.
@@ -32,6 +35,39 @@ struct Pending {
     /// When its own timeout ends.
     expires_ns: Option<u64>,
     cancelled: bool,
+    /// The lock was claimed without the mode that this conversion may have given up (CONVDEADLK).
+    demoted: bool,
+}
+
+impl Pending {
+    /// Whether `mode` may be given up for it: a conversion with CONVDEADLK to what the mode does not cover.
+    fn may_demote(&self, mode: Mode) -> bool {
+        match &self.request {
+            Request::Convert(convert) => {
+                convert.flags.contains(LockFlags::CONVDEADLK) && mode != Mode::NL && !mode.covers(convert.mode)
+            }
+            _ => false,
+        }
+    }
+
+    /// What is left in any case, while this is under way, of a lock that was held in `mode`.
+    fn leaves(&self, mode: Mode) -> Mode {
+        match &self.request {
+            _ if self.may_demote(mode) => Mode::NL,
+            Request::Convert(convert) => common(mode, convert.mode),
+            Request::Unlock(_) => Mode::NL,
+            _ => mode,
+        }
+    }
+
+    /// The answer, with what this client knows and its daemon does not.
+    fn complete(&self, answer: Answer) -> Answer {
+        match answer {
+            Answer::Granted(grant) if self.demoted => Answer::GrantedDemoted(grant),
+            Answer::Denied(denial) if self.demoted => Answer::DeniedDemoted(denial),
+            other => other,
+        }
+    }
 }
 
 /// A lock, from its request to its end.
@@ -120,7 +156,7 @@ impl Table {
         self.last_order += 1;
         let order = self.last_order;
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.pending.push(Pending { op, order, request, expires_ns, cancelled: false });
+            entry.pending.push(Pending { op, order, request, expires_ns, cancelled: false, demoted: false });
         }
     }
 
@@ -196,7 +232,7 @@ impl Table {
         // An answer that is not expected is the second one to a request that was sent twice.
         let Some(place) = entry.pending.iter().position(|pending| pending.op == op) else { return false };
         let silent = entry.silent;
-        let (answer, must_unlock) = match answer {
+        let (answer, must_unlock) = match entry.pending[place].complete(answer) {
             Answer::Granted(grant) | Answer::GrantedDemoted(grant) if op == UNLOCK_OP => {
                 // No daemon says this; rather an unlock without an answer than a lock believed released.
                 debug_assert!(false, "a grant {grant:?} in answer to an unlock");
@@ -211,7 +247,12 @@ impl Table {
                         (Answer::Denied(Denial::LeaseLost), self.too_late(seq, op, &grant, incarnation))
                     }
                     Answer::Granted(ref grant) | Answer::GrantedDemoted(ref grant) => {
-                        self.hold(seq, grant, incarnation);
+                        let demoted = matches!(other, Answer::GrantedDemoted(_));
+                        self.hold(seq, grant, incarnation, demoted);
+                        (other, false)
+                    }
+                    Answer::DeniedDemoted(_) => {
+                        self.demoted(seq);
                         (other, false)
                     }
                     Answer::Denied(Denial::NotFound) if op == UNLOCK_OP => {
@@ -240,14 +281,23 @@ impl Table {
 
     /// A grant that came after its end. A new lock is to be given back; of a converted one the truth is kept.
     fn too_late(&mut self, seq: u64, op: u32, grant: &Grant, incarnation: Incarnation) -> bool {
-        self.hold(seq, grant, incarnation);
+        self.hold(seq, grant, incarnation, false);
         op == 0 && !self.is_pending(seq, UNLOCK_OP)
     }
 
-    fn hold(&mut self, seq: u64, grant: &Grant, incarnation: Incarnation) {
+    /// Others may have what the lock held: NL is left of it.
+    fn demoted(&mut self, seq: u64) {
+        let Some(entry) = self.entries.get_mut(&seq) else { return };
+        if let Some(held) = &mut entry.held {
+            (held.mode, held.demoted) = (Mode::NL, true);
+        }
+        entry.bast = None;
+    }
+
+    fn hold(&mut self, seq: u64, grant: &Grant, incarnation: Incarnation, demoted: bool) {
         let Some(entry) = self.entries.get_mut(&seq) else { return };
         let lvb = grant.lvb.clone();
-        let held = Held { mode: grant.mode, token: grant.token, lvb, incarnation };
+        let held = Held { mode: grant.mode, token: grant.token, lvb, incarnation, demoted };
         if entry.held.replace(held).is_none() {
             self.held += 1;
         }
@@ -342,9 +392,14 @@ impl Table {
     pub(crate) fn confirm(&mut self, incarnation: Incarnation) {
         for entry in self.entries.values_mut() {
             let Some(held) = &mut entry.held else { continue };
-            held.incarnation = incarnation;
-            for pending in &entry.pending {
-                if let Request::Convert(convert) = &pending.request {
+            // The daemon that was asked knows whether it came to a demotion; another one does not.
+            let forgotten = std::mem::replace(&mut held.incarnation, incarnation) != incarnation;
+            for pending in &mut entry.pending {
+                let Request::Convert(convert) = &pending.request else { continue };
+                if forgotten && pending.may_demote(held.mode) {
+                    pending.demoted = true;
+                    held.mode = Mode::NL;
+                } else {
                     held.mode = common(held.mode, convert.mode);
                 }
             }
@@ -406,16 +461,20 @@ impl Table {
                 let held = entry.held.as_ref()?;
                 let (resource, range) = (entry.resource.clone(), entry.range);
                 // What is under way may be settled already: what is left of the mode in any case is claimed.
-                let mode = entry.pending.iter().fold(held.mode, |mode, pending| match &pending.request {
-                    Request::Convert(convert) => common(mode, convert.mode),
-                    Request::Unlock(_) => Mode::NL,
-                    _ => mode,
-                });
+                let mode = entry.pending.iter().fold(held.mode, |mode, pending| pending.leaves(mode));
                 Some(Claim { seq, resource, range, mode, token: held.token })
             })
             .collect();
         claims.sort_unstable_by_key(|claim| claim.seq);
         claims
+    }
+
+    /// A lock that is held, in the mode that is left of it in any case, whatever became of what is under way.
+    pub(crate) fn relied_on(&self, seq: u64) -> Option<Held> {
+        let entry = self.entries.get(&seq)?;
+        let held = entry.held.clone()?;
+        let mode = entry.pending.iter().fold(held.mode, |mode, pending| pending.leaves(mode));
+        Some(Held { mode, ..held })
     }
 
     /// Everything that was not answered, in its order, with what is left of the timeouts.

@@ -192,6 +192,62 @@ fn a_restarted_daemon_keeps_what_it_confirms() {
     assert_eq!(error.exit_code(), 75);
 }
 
+/// I1: a conversion with CONVDEADLK may have given the old mode to others. It is claimed as NL, and a daemon that has forgotten
+/// what was asked cannot give it back with a denial; one that has not forgotten can.
+#[test]
+fn what_convdeadlk_gives_up_is_not_claimed() {
+    for restarted in [false, true] {
+        let mut fake = Fake::new();
+        let (client, mut conn) = fake.client(fake.options(), 7);
+        for seq in 1..=3 {
+            assert_eq!(client.submit_lock(&spec(&format!("name {seq}"))).unwrap(), seq);
+            assert_eq!(conn.grant_next(Mode::PR), seq);
+        }
+        events(&client, 3);
+        let demotes = |mode| ConvertSpec { flags: LockFlags::CONVDEADLK, ..ConvertSpec::new(mode) };
+        for (seq, mode) in [(1, Mode::EX), (2, Mode::PW), (3, Mode::CR)] {
+            client.submit_convert(seq, &demotes(mode)).unwrap();
+        }
+        let held = |modes: [Mode; 3]| assert_eq!([1, 2, 3].map(|seq| client.held_mode(seq).unwrap()), modes);
+        held([Mode::NL, Mode::NL, Mode::CR]);
+        drop(conn);
+        if restarted {
+            fake.stop();
+            let page = Page::new(2, 0);
+            page.set_deadline(boottime_ns() + LONG_NS);
+            fake.start(page);
+        }
+        thread::scope(|scope| {
+            let daemon = scope.spawn(|| {
+                let mut conn = fake.accept();
+                let claims: Vec<Mode> = conn.hello().claims.iter().map(|claim| claim.mode).collect();
+                assert_eq!(claims, [Mode::NL, Mode::NL, Mode::CR]);
+                conn.welcome(&fake.page, 7, &[]);
+                (0..3).for_each(|_| assert!(matches!(conn.next(), Request::Convert(_))));
+                conn.deny(1, 1, Denial::Cancelled);
+                conn.grant(2, 1, Mode::PW);
+                conn.deny(3, 1, Denial::Cancelled);
+                conn
+            });
+            let answers: Vec<Answer> = events(&client, 5)
+                .into_iter()
+                .filter_map(|event| match event {
+                    Event::Answer { answer, .. } => Some(answer),
+                    _ => None,
+                })
+                .collect();
+            match answers[..] {
+                [Answer::DeniedDemoted(_), Answer::GrantedDemoted(_), Answer::Denied(_)] => assert!(restarted),
+                [Answer::Denied(_), Answer::Granted(_), Answer::Denied(_)] => assert!(!restarted),
+                ref other => panic!("{other:?}"),
+            }
+            daemon.join().unwrap()
+        });
+        held([if restarted { Mode::NL } else { Mode::PR }, Mode::PW, Mode::CR]);
+        assert_eq!(client.guard(2).unwrap().demoted(), restarted);
+    }
+}
+
 /// A daemon that does not know the session: its locks are lost, requests that wait go on in a new session.
 #[test]
 fn an_unknown_session_is_a_loss() {

@@ -218,6 +218,9 @@ pub enum Answer {
     Denied(Denial),
     /// The lock is no more.
     Unlocked,
+    /// A conversion with CONVDEADLK was not granted, and the lock has been demoted to NL on the way, or may have been: it
+    /// holds NL.
+    DeniedDemoted(Denial),
 }
 
 impl Answer {

@@ -279,6 +279,8 @@ pub enum OutcomeResult {
     Denied(Denial),
     /// The lock is no more.
     Unlocked,
+    /// A conversion was not granted, and its lock holds NL only: it was demoted while it waited (CONVDEADLK).
+    DeniedDemoted(Denial),
 }
 
 impl From<&mxlock_format::Lvb> for LvbValue {

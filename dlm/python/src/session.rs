@@ -190,6 +190,13 @@ impl Session {
         Ok(self.shared.state().is_valid(seq))
     }
 
+    /// The mode in which a lock is held, if it is.
+    fn mode(&self, py: Python<'_>, seq: u64) -> PyResult<Option<u8>> {
+        self.check_process(py)?;
+        let state = self.shared.state();
+        Ok(state.client.as_ref().and_then(|client| client.held_mode(seq)).map(|mode| mode as u8))
+    }
+
     /// Why a lock was lost, if it was: the exception's class and a sentence.
     fn loss(&self, py: Python<'_>, seq: u64) -> PyResult<Option<(&'static str, String)>> {
         self.check_process(py)?;
@@ -284,7 +291,7 @@ impl Session {
             End::Answer(Answer::Granted(grant)) => (grant, false),
             End::Answer(Answer::GrantedDemoted(grant)) => (grant, true),
             End::Answer(Answer::Unlocked) => return Ok((0, 0, None, false, false)),
-            End::Answer(Answer::Denied(denial)) => {
+            End::Answer(Answer::Denied(denial) | Answer::DeniedDemoted(denial)) => {
                 if let Some(loss) = self.shared.state().books.loss(seq) {
                     return Err(exception(py, of_loss(loss), &lost(what, loss)));
                 }

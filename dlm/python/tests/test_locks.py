@@ -51,6 +51,25 @@ def test_names(one: mxlock.Client, two: mxlock.Client) -> None:
             one.lock(wrong)
 
 
+def test_a_conversion_that_gives_up_its_mode(one: mxlock.Client, two: mxlock.Client) -> None:
+    """CONVDEADLK: of two that wait for each other, one is demoted and hears of it, granted or not."""
+    keeper = one.lock("deadlock", mode=Mode.CR, transaction=7)
+    first, second = one.lock("deadlock", mode=Mode.PR), two.lock("deadlock", mode=Mode.PR, timeout=5)
+    converting = threading.Thread(target=lambda: first.convert(Mode.EX, timeout=30))
+    converting.start()
+    until("a notice", lambda: any(isinstance(event, mxlock.Blocking) for event in two.poll_events(0.1)))
+    with pytest.raises(mxlock.LockTimeout):
+        second.convert(Mode.EX, timeout=0.3, flags=Flags.CONVDEADLK)
+    assert second.mode is Mode.NL and second.demoted
+    keeper.release()
+    converting.join()
+    assert first.mode is Mode.EX and not first.demoted
+    first.release()
+    second.convert(Mode.EX, timeout=5, flags=Flags.CONVDEADLK)
+    assert second.mode is Mode.EX and not second.demoted
+    second.release()
+
+
 def test_conversions_and_values(one: mxlock.Client, two: mxlock.Client) -> None:
     """I9: what was written under PW or EX is what is read, or it says that it is not valid."""
     reader = two.lock("value", mode=Mode.NL)

@@ -117,7 +117,7 @@ impl Member {
             let lock = &self.locks[&id];
             if lock.granted.is_some() && lock.unlocking.is_none() {
                 let op = lock.last_op;
-                self.answer_granted(id, op, false);
+                self.answer_granted(id, op);
             }
         }
     }
@@ -187,6 +187,8 @@ impl Member {
                     orphan_lifetime_ms: lock.orphan_lifetime_ms,
                     persistent: lock.persistent,
                     last_op: 0,
+                    demoted: false,
+                    denied: None,
                     pending,
                     unlocking: None,
                     adopts: lock.adopted,

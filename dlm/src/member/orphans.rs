@@ -75,8 +75,10 @@ impl Member {
     }
 
     /// Nobody waits for a conversion any more. What it gives up may have been given to others already, so that a
-    /// down-conversion goes on, and of PR and CW only what both have in common is kept.
+    /// down-conversion goes on, of PR and CW only what both have in common is kept, and nothing where CONVDEADLK allowed to
+    /// give up all.
     fn drop_conversion(&mut self, id: LockId) {
+        self.count_as_demoted(id);
         let lock = self.locks.get_mut(&id).expect("listed by its session");
         let (Some(granted), Some(wanted)) = (lock.granted, lock.pending.as_ref().map(|pending| pending.wanted)) else {
             return;

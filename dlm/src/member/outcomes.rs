@@ -36,25 +36,27 @@ impl Member {
                 if lvb.is_some() {
                     lock.lvb = lvb.map(Box::new);
                 }
+                lock.demoted = demoted || lock.pending.as_ref().is_some_and(|pending| pending.demoted);
+                lock.denied = None;
                 self.take_pending(id);
-                self.answer_granted(id, op, demoted);
+                self.answer_granted(id, op);
             }
-            OutcomeResult::Denied(why) => {
-                if lock.pending.as_ref().is_none_or(|pending| pending.op != op) {
-                    return;
-                }
-                let new = lock.granted.is_none();
-                let cancelled = self.take_pending(id).and_then(|pending| pending.cancelled);
-                if new {
-                    self.remove(id);
-                } else {
-                    self.locks.get_mut(&id).expect("still there").last_op = op;
-                }
-                self.answer(id, op, Answer::Denied(cancelled.unwrap_or(why)));
-                if new {
-                    self.forget_if_done(id.session);
-                }
-            }
+            OutcomeResult::Denied(why) => self.denied(id, op, why, false),
+            OutcomeResult::DeniedDemoted(why) => self.denied(id, op, why, true),
+        }
+    }
+
+    /// The master denies what waits, and with `demoted` has given away what the lock held before.
+    fn denied(&mut self, id: LockId, op: u32, why: Denial, demoted: bool) {
+        let lock = &self.locks[&id];
+        let Some(pending) = lock.pending.as_ref().filter(|pending| pending.op == op) else { return };
+        let (new, why) = (lock.granted.is_none(), pending.cancelled.unwrap_or(why));
+        if new {
+            self.remove(id);
+            self.answer(id, op, Answer::Denied(why));
+            self.forget_if_done(id.session);
+        } else {
+            self.deny_conversion(id, why, demoted);
         }
     }
 

@@ -26,6 +26,7 @@ impl Member {
         self.reported = Some(reign);
         let mut ids: Vec<LockId> = self.locks.keys().copied().collect();
         ids.sort();
+        ids.iter().for_each(|&id| self.count_as_demoted(id));
         let mut again: Vec<(u64, LockId)> = Vec::new();
         let mut locks = Vec::new();
         for &id in &ids {

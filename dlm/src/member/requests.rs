@@ -27,7 +27,7 @@ impl Member {
         if let Some(lock) = self.locks.get(&id) {
             // Sent again after a reconnect: the first one's answer may have been lost.
             if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
-                self.answer_granted(id, 0, false);
+                self.answer_granted(id, 0);
             } else {
                 self.wait_no_longer(now, id, request.timeout_ms);
             }
@@ -64,6 +64,8 @@ impl Member {
             },
             persistent: flags.contains(LockFlags::PERSISTENT),
             last_op: 0,
+            demoted: false,
+            denied: None,
             pending: Some(Box::new(pending)),
             unlocking: None,
             adopts: false,
@@ -103,7 +105,7 @@ impl Member {
         if let Some(lock) = self.locks.get(&id) {
             // Sent again after a reconnect, as in `lock`.
             if lock.granted.is_some() && lock.pending.as_ref().is_none_or(|pending| pending.op > 0) {
-                self.answer_granted(id, 0, false);
+                self.answer_granted(id, 0);
             }
             return;
         }
@@ -124,6 +126,8 @@ impl Member {
             orphan_lifetime_ms: 0,
             persistent: request.persistent,
             last_op: 0,
+            demoted: false,
+            denied: None,
             pending: Some(Box::new(pending)),
             unlocking: None,
             adopts: true,
@@ -149,15 +153,20 @@ impl Member {
         let Some(held) = lock.granted.filter(|_| lock.unlocking.is_none()) else {
             return self.deny(id, op, Denial::InProgress);
         };
+        if op == lock.last_op
+            && let Some(why) = lock.denied
+        {
+            // Its client must not take a later denial for one that leaves it the old mode.
+            return self.answer(id, op, Answer::DeniedDemoted(why));
+        }
         if op == lock.last_op && held == mode {
-            return self.answer_granted(id, op, false);
+            return self.answer_granted(id, op);
         }
         let bad_lvb = lvb.as_ref().is_some_and(|bytes| bytes.is_empty() || bytes.len() > MAX_LVB_BYTES);
         if op == 0
             || op == UNLOCK_OP
             || bad_lvb
             || flags.unknown() != 0
-            || flags.contains(LockFlags::CONVDEADLK)
             || flags.contains(LockFlags::PERSISTENT | LockFlags::TRANSIENT)
         {
             return self.deny(id, op, Denial::Invalid);
@@ -194,14 +203,17 @@ impl Member {
         // A grant that was not told, because the lease was lost, is one that the client gives up unseen (I7).
         let untold = std::mem::take(&mut self.locks.get_mut(&id).expect("looked up").untold);
         let untold = untold.then(|| self.locks[&id].last_op);
-        if let Some(op) = self.take_pending(id).map(|pending| pending.op).or(untold) {
+        let pending = self.take_pending(id);
+        let may_be_demoted = pending.as_ref().is_some_and(|pending| pending.may_demote(self.locks[&id].granted));
+        if let Some(op) = pending.map(|pending| pending.op).or(untold) {
             self.answer(id, op, Answer::Denied(Denial::Cancelled));
         }
         let kind = OperationKind::Unlock { lvb: lvb.clone(), invalidate_lvb, answer: waits };
         if waits {
             let order = self.take_order();
             let lock = self.locks.get_mut(&id).expect("looked up");
-            lock.unlocking = Some(Box::new(Unlocking { lvb, invalidate_lvb, order, sent: false }));
+            // What may be somebody else's already is not reported as held.
+            lock.unlocking = Some(Box::new(Unlocking { lvb, invalidate_lvb, order, sent: may_be_demoted }));
         } else {
             self.remove(id);
             self.answer(id, UNLOCK_OP, Answer::Unlocked);
@@ -276,8 +288,8 @@ impl Member {
                 self.answer(id, op, Answer::Denied(why));
             }
         } else {
-            self.take_pending(id);
-            self.answer(id, op, Answer::Denied(why));
+            self.count_as_demoted(id);
+            self.deny_conversion(id, why, false);
         }
     }
 

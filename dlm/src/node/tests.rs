@@ -13,6 +13,7 @@ use mxlock_proto::client::{
 };
 use mxlock_proto::peer::{PeerFrame, Pending, Presence, Report, ReportedLock};
 
+mod demotion;
 mod orphans;
 mod persistence;
 

@@ -231,6 +231,10 @@ impl Speaker<'_> {
                 self.note(Event::Denied { lock, still });
                 Ok(false)
             }
+            Answer::DeniedDemoted(_) => {
+                self.note(Event::Denied { lock, still: Some(Mode::NL) });
+                Ok(false)
+            }
             Answer::Unlocked => Err(Gone),
         }
     }

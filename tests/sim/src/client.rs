@@ -104,6 +104,24 @@ pub struct Op {
     pub resent: bool,
     /// The smallest token granted to a plain request that came later.
     pub overtaken_by: Option<Token>,
+    /// The lock was claimed without what this conversion may have given up (CONVDEADLK).
+    pub demoted: bool,
+}
+
+impl Op {
+    /// What is left in any case, while this is under way, of a lock that was told in `mode`.
+    pub fn leaves(&self, mode: Mode) -> Mode {
+        match &self.request {
+            Request::Convert(convert) => left_by(mode, convert.mode, convert.flags),
+            Request::Unlock(_) => Mode::NL,
+            _ => mode,
+        }
+    }
+
+    /// Whether all of `mode` may be given up for it, though it asks for more (CONVDEADLK).
+    pub fn may_demote(&self, mode: Mode) -> bool {
+        matches!(&self.request, Request::Convert(convert) if may_demote(mode, convert.mode, convert.flags))
+    }
 }
 
 impl Held {
@@ -131,12 +149,7 @@ impl Held {
 
     /// What a client that reconnects says it has: what is under way may be settled already.
     pub fn claimed(&self) -> Option<Mode> {
-        let mode = self.ops.values().filter_map(|op| match &op.request {
-            Request::Convert(convert) => Some(convert.mode),
-            Request::Unlock(_) => Some(Mode::NL),
-            _ => None,
-        });
-        Some(mode.fold(self.told?, meet))
+        Some(self.ops.values().fold(self.told?, |mode, op| op.leaves(mode)))
     }
 
     /// Whether it is PERSISTENT, or may be when what is under way is done.
@@ -209,6 +222,16 @@ pub fn meet(old: Mode, new: Mode) -> Mode {
     } else {
         Mode::CR
     }
+}
+
+/// Whether a conversion may be granted, or denied, after the old mode was given to others (CONVDEADLK).
+pub fn may_demote(old: Mode, new: Mode, flags: LockFlags) -> bool {
+    flags.contains(LockFlags::CONVDEADLK) && old != Mode::NL && !old.covers(new)
+}
+
+/// What a client may still do while a conversion with these flags is under way.
+pub fn left_by(old: Mode, new: Mode, flags: LockFlags) -> Mode {
+    if may_demote(old, new, flags) { Mode::NL } else { meet(old, new) }
 }
 
 /// Whether section 7's order holds for a new request with these flags.

@@ -59,6 +59,8 @@ counters! {
     divisions: 500;
     /// Grants of the alternative mode (ALTPR, ALTCW).
     alternative_grants: 50;
+    /// Answers that tell of a demotion (CONVDEADLK).
+    demotions: 100;
     /// Requests refused because they contradict themselves.
     refused_as_invalid: 100;
     /// Conversions refused because they would deadlock.

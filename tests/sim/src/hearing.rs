@@ -75,8 +75,15 @@ impl World {
         let old_page = me.page.replace(run);
         me.from_records |= resumed && old_page != Some(run);
         let incarnation = self.incarnation_of(client);
+        let forgotten = old_page != Some(run);
         for held in self.clients[client].locks.values_mut() {
             held.incarnation = incarnation;
+            // A daemon that has forgotten what was asked cannot say whether it came to a demotion.
+            let told = held.told;
+            for op in held.ops.values_mut().filter(|op| forgotten && told.is_some_and(|told| op.may_demote(told))) {
+                op.demoted = true;
+                held.told = Some(Mode::NL);
+            }
             // Between PR and CW the old mode is gone with the claim, also if the conversion is denied now.
             if held.claimed() == Some(Mode::CR) && matches!(held.told, Some(Mode::PR | Mode::CW)) {
                 held.told = Some(Mode::CR);
@@ -144,9 +151,29 @@ impl World {
             me.echoes.insert((seq, op));
         }
         match answer {
-            Answer::Granted(grant) | Answer::GrantedDemoted(grant) => self.granted(client, seq, op, grant),
+            Answer::Granted(grant) => self.granted(client, seq, op, grant),
+            Answer::GrantedDemoted(grant) => {
+                self.demoted(client, seq, op);
+                self.granted(client, seq, op, grant);
+            }
             Answer::Denied(denial) => self.denied(client, seq, op, denial),
+            Answer::DeniedDemoted(denial) => {
+                self.demoted(client, seq, op);
+                self.denied(client, seq, op, denial);
+            }
             Answer::Unlocked => self.unlocked(client, seq, op),
+        }
+    }
+
+    /// What was held was given up on the way: the client has to have agreed to that (CONVDEADLK).
+    fn demoted(&mut self, client: usize, seq: u64, op: u32) {
+        self.coverage.demotions += 1;
+        let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
+        let Some((told, asked)) = held.told.zip(held.ops.get(&op)) else { return };
+        let agreed = asked.demoted || asked.may_demote(told);
+        held.told = Some(Mode::NL);
+        if !agreed {
+            self.fail(Rule::I5, format!("client {client}: lock {seq} was demoted, which nothing allowed"));
         }
     }
 
@@ -255,21 +282,24 @@ impl World {
     }
 
     /// Whether a client was asking for a PERSISTENT lock on it, or had one, when its node was excluded: what came of that it
-    /// has still to hear.
+    /// has still to hear, or does not want to hear any more.
     fn may_be_lost(&self, resource: usize) -> bool {
-        self.clients.iter().any(|client| {
-            let node = self.hosts[client.host].daemon.as_ref().map(|daemon| daemon.node);
-            let since = |held: &Held| held.ops.values().map(|op| op.sent).min().unwrap_or(held.asked_at);
-            let lost = |held: &Held| node.is_none_or(|node| self.oracles.views.excluded_since(node, since(held)));
-            client.locks.values().any(|held| held.resource == resource && held.may_outlive() && lost(held))
-        })
+        let views = &self.oracles.views;
+        self.oracles.orphans.may_be_unheard(resource, |node, since| views.excluded_since(node, since))
+            || self.clients.iter().any(|client| {
+                let node = self.hosts[client.host].daemon.as_ref().map(|daemon| daemon.node);
+                let since = |held: &Held| held.ops.values().map(|op| op.sent).min().unwrap_or(held.asked_at);
+                let lost = |held: &Held| node.is_none_or(|node| self.oracles.views.excluded_since(node, since(held)));
+                client.locks.values().any(|held| held.resource == resource && held.may_outlive() && lost(held))
+            })
     }
 
     /// A master denies a request, which gives its place up. If the word is lost with the master, the next one is asked anew.
     pub fn hear_denial(&mut self, frame: &PeerFrame) {
-        let Some(PeerMessage::Outcome(Outcome { lock, op, result: OutcomeResult::Denied(_) })) = &frame.message else {
+        let Some(PeerMessage::Outcome(Outcome { lock, op, result })) = &frame.message else { return };
+        if !matches!(result, OutcomeResult::Denied(_) | OutcomeResult::DeniedDemoted(_)) {
             return;
-        };
+        }
         self.gives_up_place(*lock, *op);
     }
 
@@ -288,8 +318,10 @@ impl World {
         self.coverage.table_full += u64::from(denial == Denial::TableFull);
         self.coverage.refused_as_invalid += u64::from(denial == Denial::Invalid);
         self.coverage.conversion_deadlocks += u64::from(denial == Denial::Deadlock);
+        let node = self.hosts[self.clients[client].host].daemon.as_ref().map(|daemon| daemon.node);
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         let Some(done) = held.ops.remove(&op) else { return };
+        let resource = held.resource;
         match op {
             UNLOCK if denial != Denial::NotFound => {
                 // It is asked for again until it is done.
@@ -307,6 +339,9 @@ impl World {
                 // An excluded node's daemon does not know what became of it: a PERSISTENT one may be an orphan.
                 if op == UNLOCK || denial == Denial::LeaseLost {
                     self.left_by_loss(client, seq);
+                }
+                if let Some(node) = node.filter(|_| asked_flags(&done.request).contains(LockFlags::PERSISTENT)) {
+                    self.oracles.orphans.denied(resource, node, done.sent);
                 }
                 self.drop_if_idle(client, seq, op);
             }

@@ -1,7 +1,8 @@
 //! What clients ask for: every request of the protocol, with every flag that it knows, in a mix of which each seed has
 //! its own share.
 
-use crate::client::{Held, Op, UNLOCK, is_plain, meet};
+use crate::client::{Held, Op, UNLOCK, is_plain, left_by};
+use crate::dice::both;
 use crate::oracle::values::Values;
 use crate::world::World;
 use mxlock_format::{ByteRange, Mode};
@@ -93,6 +94,7 @@ impl World {
         me.next_seq += 1;
         let keep_until = now + me.dice.spread(keep);
         me.locks.insert(seq, Held { persistent, lifetime_ms, transaction, ..Held::new(index, range, keep_until) });
+        let (mode, flags) = self.provoke(client, seq, 0, mode, flags);
         let request = Request::Lock(LockRequest {
             seq,
             resource: self.resources[index].clone(),
@@ -164,6 +166,7 @@ impl World {
                 invalidates,
                 resent: false,
                 overtaken_by: None,
+                demoted: false,
             },
         );
         if let Some(conn) = conn {
@@ -202,21 +205,34 @@ impl World {
         let op = held.next_op;
         held.next_op += 1;
         held.cancelled = false;
-        let resource = held.resource;
+        let (resource, range) = (held.resource, held.range);
+        let (mode, flags) = self.provoke(client, seq, op, mode, flags);
         // Writers of parts may write at once, and then no order of values is promised.
-        let whole = held.range.is_none();
+        let whole = range.is_none();
         let writes = whole && matches!(old, Mode::PW | Mode::EX) && old != mode && old.covers(mode);
-        let doubts = flags == LockFlags::IVVALBLK;
+        let doubts = flags.contains(LockFlags::IVVALBLK);
         // What outlives its process is adopted by resource and mode, so it covers all of it.
-        let flags = if flags == LockFlags::PERSISTENT && !whole { LockFlags::NONE } else { flags };
+        let flags = if whole { flags } else { LockFlags(flags.0 & !LockFlags::PERSISTENT.0) };
         let effect = match write && writes && self.believes(client, seq) {
             _ if doubts && writes => Writes::Doubt,
             true if !doubts => Writes::Value(self.oracles.values.write(resource)),
             _ => Writes::Nothing,
         };
-        self.set_belief(client, seq, Some(meet(old, mode)));
+        self.set_belief(client, seq, Some(left_by(old, mode, flags)));
         let request = Request::Convert(ConvertRequest { seq, op, mode, flags, timeout_ms, lvb: effect.bytes() });
         self.send_op(client, seq, op, request, false, effect);
+    }
+
+    /// In some seeds, makes requests that get in the way of each other's conversions, and conversions that give up what is
+    /// held. (Drawn apart, so that the other seeds tell the same story with and without it.)
+    fn provoke(&self, client: usize, seq: u64, op: u32, mode: Mode, flags: LockFlags) -> (Mode, LockFlags) {
+        let mut dice = self.dice("provocation", both(client, (seq as u32) << 8 | op));
+        if !self.setup.demotions || !dice.chance(700_000) {
+            return (mode, flags);
+        }
+        let modes = if op == 0 { [Mode::PR, Mode::PR, Mode::CR] } else { [mode, Mode::PW, Mode::EX] };
+        let demotable = op > 0 && !flags.contains(LockFlags::NOQUEUE) && dice.chance(800_000);
+        (*dice.pick(&modes), if demotable { flags | LockFlags::CONVDEADLK } else { flags })
     }
 
     /// Ends a lock, with a value, without one, or with the word that the value is not to be trusted.

@@ -59,6 +59,7 @@ const CASES: &[Case] = &[
     case(Bug::OwnIsAnybodys, Rule::I1, 100),
     case(Bug::PromotionsLost, Rule::Liveness, 20),
     case(Bug::AnsweredTwice, Rule::I7, 20),
+    case(Bug::DemotionNotTold, Rule::I1, 50),
     case(Bug::WriteErrorIgnored, Rule::I3, 40),
     case(Bug::ScanStopsEarly, Rule::I3, 50),
     focused(Focus::Handovers, Bug::PossibleHoldersIgnored, Rule::I1, 40),

@@ -50,11 +50,13 @@ pub(crate) struct Operation {
     /// The program gave a buffer for the value (VALBLK).
     pub(crate) reads_value: bool,
     cancelled: bool,
+    /// The conversion has given up what the lock held (CONVDEADLK), also if it has to be asked again.
+    demoted: bool,
 }
 
 impl Operation {
     pub(crate) fn new(asked: Asked, ticket: Option<Ticket>, until_ns: Option<u64>, reads_value: bool) -> Operation {
-        Operation { asked, number: None, ticket, until_ns, reads_value, cancelled: false }
+        Operation { asked, number: None, ticket, until_ns, reads_value, cancelled: false, demoted: false }
     }
 }
 
@@ -312,10 +314,13 @@ impl Book {
         let Some(operation) = lock.operation.as_mut().filter(|operation| operation.number == Some(op)) else {
             return Todo::Nothing;
         };
+        if let Answer::GrantedDemoted(_) | Answer::DeniedDemoted(_) = answer {
+            operation.demoted = true;
+            lock.granted = lock.granted.map(|_| Mode::NL);
+        }
         match answer {
-            Answer::Granted(grant) => self.granted(lkid, &grant, false),
-            Answer::GrantedDemoted(grant) => self.granted(lkid, &grant, true),
-            Answer::Denied(denial) if status::is_passing(denial) => {
+            Answer::Granted(grant) | Answer::GrantedDemoted(grant) => self.granted(lkid, &grant),
+            Answer::Denied(denial) | Answer::DeniedDemoted(denial) if status::is_passing(denial) => {
                 operation.number = None;
                 if operation.cancelled {
                     self.refused(lkid, Denial::Cancelled);
@@ -325,20 +330,20 @@ impl Book {
                     return Todo::Again(lkid);
                 }
             }
-            Answer::Denied(denial) => self.refused(lkid, denial),
+            Answer::Denied(denial) | Answer::DeniedDemoted(denial) => self.refused(lkid, denial),
             Answer::Unlocked => {}
         }
         Todo::Nothing
     }
 
-    fn granted(&mut self, lkid: u32, grant: &Grant, demoted: bool) {
+    fn granted(&mut self, lkid: u32, grant: &Grant) {
         let Some(lock) = self.locks.get_mut(&lkid) else { return };
         let Some(operation) = lock.operation.take() else { return };
         let was = lock.granted.replace(grant.mode);
         // What such a conversion does with the value, it does with the resource's.
         let writes = was.is_some_and(|was| was >= Mode::PW) && (was, grant.mode) != (Some(Mode::PW), Mode::EX);
         let mut flags = 0;
-        if demoted {
+        if operation.demoted {
             flags |= abi::DLM_SBF_DEMOTED;
         }
         if grant.mode != operation.asked.mode() {
@@ -374,7 +379,9 @@ impl Book {
             Denial::Cancelled if lock.deadlock => libc::EDEADLK,
             denial => status::of_denial(denial),
         };
-        let completion = Completion { lksb: lock.lksb, lkid, status, flags: 0, value: None };
+        // The kernel forgets the flag when the conversion is cancelled; its caller cannot know what it holds then.
+        let flags = if operation.demoted { abi::DLM_SBF_DEMOTED } else { 0 };
+        let completion = Completion { lksb: lock.lksb, lkid, status, flags, value: None };
         let (cast, gone) = (lock.cast, lock.granted.is_none());
         if gone {
             self.forget(lkid);

@@ -248,6 +248,7 @@ class Lock:
         self._token = token
         self._value = value
         self._value_valid = valid
+        self._demoted = False
         self._released = False
         client._locks[seq] = self
 
@@ -279,6 +280,12 @@ class Lock:
     def mode(self) -> Mode:
         """The mode that is held."""
         return self._mode
+
+    @property
+    def demoted(self) -> bool:
+        """Whether the last conversion gave up the mode that was held before (``Flags.CONVDEADLK``): others may have held
+        the lock in between."""
+        return self._demoted
 
     @property
     def token(self) -> int:
@@ -329,21 +336,30 @@ class Lock:
         """Changes the mode and waits for it. ``value``: on the way down from PW or EX, the new value block.
 
         Raises what :meth:`Client.lock` raises; after :class:`LockConflict`, :class:`LockTimeout` and :class:`Deadlock`
-        the lock is held as before.
+        the lock is held as before, or with ``Flags.CONVDEADLK`` perhaps in NL: :attr:`mode` and :attr:`demoted` say so.
         """
         self._not_released()
         session, what = self._client._session, _shown(self._name)
         op = session.submit_convert(self._seq, mode, flags, timeout, value, what)
         try:
-            granted, token, read, valid, _ = session.wait(self._seq, op, timeout, what)
+            granted, token, read, valid, self._demoted = session.wait(self._seq, op, timeout, what)
         except MxlockError:
+            self._refused(flags)
             raise
         except BaseException:
             session.cancel(self._seq)
+            self._refused(flags)
             raise
         self._mode, self._token = Mode(granted), token
         if read is not None:
             self._value, self._value_valid = read, valid
+
+    def _refused(self, flags: Flags) -> None:
+        """A conversion was not granted: what is left of the mode?"""
+        mode = self._client._session.mode(self._seq)
+        if Flags.CONVDEADLK in flags and mode is not None:
+            self._demoted = mode != self._mode
+            self._mode = Mode(mode)
 
     def release(self, value: Optional[bytes] = None, *, invalidate: bool = False) -> None:
         """Releases the lock and waits for the answer. From PW or EX, ``value`` is the new value block, or

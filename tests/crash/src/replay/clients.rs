@@ -307,6 +307,10 @@ impl World<'_> {
             Answer::Unlocked => {
                 self.callers[at].locks.remove(&seq);
             }
+            Answer::DeniedDemoted(denial) => {
+                held.lock.told = Some(Mode::NL);
+                self.denied(at, seq, operation, denial);
+            }
             Answer::Denied(denial) => self.denied(at, seq, operation, denial),
         }
     }

@@ -129,6 +129,18 @@ impl Notices {
         (ours.collect::<Vec<_>>().join(", "), oddities)
     }
 
+    /// Whether a conversion gives up what it holds (CONVDEADLK): somebody who is converting waits for that. It is told only with
+    /// the answer.
+    fn demotes(&self, request: &[&str]) -> bool {
+        let me = request.get(2).map(|number| format!("{}{number}", request[0])).unwrap_or_default();
+        let Some(lock) = self.locks.get(&me).filter(|_| request.contains(&"CONVDEADLK")) else { return false };
+        let waits_for_it = |(name, other): (&String, &Lock)| {
+            let clash = lock.held.zip(other.wanted).is_some_and(|(held, wanted)| !held.compatible(wanted));
+            *name != me && other.resource == lock.resource && other.held.is_some() && clash
+        };
+        lock.wanted.is_none() && self.locks.iter().any(waits_for_it)
+    }
+
     /// What waits: resource, mode, and who. The strongest first, so that one notice does for the weaker ones too.
     fn waiting(&self) -> Vec<(String, Mode, String)> {
         let waits = |(name, lock): (&String, &Lock)| Some((lock.resource.clone(), lock.wanted?, name.clone()));
@@ -141,6 +153,7 @@ impl Notices {
     fn apply(&mut self, request: &[&str], result: &str, events: &[(&str, &str)]) -> Option<(String, Mode, String)> {
         let session = request[0];
         let mut denied = None;
+        let demoted = self.demotes(request);
         if result == "0" {
             match request[1] {
                 "lock" | "conv" => {
@@ -164,6 +177,9 @@ impl Notices {
                     };
                     let lock = lock.expect("a lock that is converted");
                     (lock.wanted, lock.alternative) = (wanted, alternative);
+                    if demoted {
+                        (lock.held, lock.told) = (Some(Mode::NL), Vec::new());
+                    }
                     if request.contains(&"ORPHAN") {
                         // An adoption is granted without a word.
                         (lock.held, lock.wanted) = (lock.wanted, None);

@@ -68,6 +68,8 @@ impl Orphan {
 #[derive(Default)]
 pub struct Orphans {
     left: Vec<Orphan>,
+    /// PERSISTENT requests that were denied: resource, node, and when they were asked for.
+    denied: Vec<(usize, NodeId, Time)>,
     attempts: usize,
     next_attempt: Time,
 }
@@ -76,6 +78,17 @@ impl Orphans {
     /// A process ended, or its session did.
     pub fn leave(&mut self, orphan: Orphan) {
         self.left.push(orphan);
+    }
+
+    /// A request for a PERSISTENT lock was denied by its own side: its time was over, or the lease. The master may have granted
+    /// it just then, and nobody takes it back if the node is excluded.
+    pub fn denied(&mut self, resource: usize, node: NodeId, asked: Time) {
+        self.denied.push((resource, node, asked));
+    }
+
+    /// Whether such a request may have left an orphan.
+    pub fn may_be_unheard(&self, resource: usize, excluded: impl Fn(NodeId, Time) -> bool) -> bool {
+        self.denied.iter().any(|&(on, node, asked)| on == resource && excluded(node, asked))
     }
 
     /// All that may still be there.

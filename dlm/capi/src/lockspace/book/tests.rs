@@ -98,6 +98,25 @@ fn flags_tell_of_alternatives_demotions_and_values() {
     assert_eq!((completion.flags, completion.value), (abi::DLM_SBF_DEMOTED, Some([0; DLM_LVB_LEN])));
 }
 
+/// What was given up is told with the answer, also if the conversion had to be asked again in between, and if it is denied.
+#[test]
+fn a_demotion_is_told_with_every_answer() {
+    let demoted = i32::from(abi::DLM_SBF_DEMOTED);
+    let mut book = held();
+    convert(&mut book, 1, None);
+    assert_eq!(say(&mut book, 1, Answer::DeniedDemoted(Denial::LeaseLost)), Todo::Again(LKID));
+    book.submitted(LKID, 5, 2);
+    say(&mut book, 2, grant(Mode::PR, None));
+    assert_eq!(told(&mut book), [(0, demoted)]);
+    convert(&mut book, 3, None);
+    say(&mut book, 3, Answer::DeniedDemoted(Denial::Cancelled));
+    assert_eq!(told(&mut book), [(ECANCEL, demoted)]);
+    assert_eq!(book.convertible(LKID), Ok(Mode::NL));
+    convert(&mut book, 4, None);
+    say(&mut book, 4, grant(Mode::PR, None));
+    assert_eq!(told(&mut book), [(0, 0)], "this one gave nothing up");
+}
+
 /// fs/dlm/lock.c, `set_lvb_lock`: a conversion that writes or invalidates the value leaves the program's buffer alone, and
 /// says nothing of what the value was worth.
 #[test]
