@@ -98,6 +98,7 @@ pub(crate) enum Order {
 pub(crate) struct Master {
     reign: Epoch,
     active: bool,
+    active_since: BootTime,
     draining: bool,
     members: NodeSet,
     slot_count: u32,
@@ -355,12 +356,18 @@ impl Master {
         }
     }
 
+    /// Whether the members have had time to say what they want of this master.
+    pub(crate) fn is_settled_in(&self, now: Now) -> bool {
+        self.active && now.boot >= self.active_since + self.renew
+    }
+
     /// The view {active} of this reign is committed: resume the waiting requests in their order (section 6.6).
     pub(crate) fn activated(&mut self, now: Now) {
         if self.active {
             return;
         }
         self.active = true;
+        self.active_since = now.boot;
         let late = self.finish_recovery();
         self.log(Event::RecoveryDone { epoch: self.reign, locks: self.table.len() as u64 });
         self.table.resume_all(&mut self.effects);

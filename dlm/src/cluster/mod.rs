@@ -176,6 +176,7 @@ pub struct Cluster {
     writes_in_flight: bool,
     leaving: bool,
     stands_aside: bool,
+    stands_last: bool,
     retiring: bool,
     recovery_hook: bool,
     reachable: NodeSet,
@@ -258,6 +259,7 @@ impl Cluster {
             writes_in_flight: false,
             leaving: false,
             stands_aside: false,
+            stands_last: false,
             retiring: false,
             recovery_hook: false,
             reachable: NodeSet::EMPTY,
@@ -415,6 +417,12 @@ impl Cluster {
     /// This node will not stand for election any more: it is about to stop.
     pub fn stand_aside(&mut self) {
         self.stands_aside = true;
+    }
+
+    /// This node is about to leave: it stands for election only where nobody else does. Without a master nobody could
+    /// release it.
+    pub fn stand_last(&mut self) {
+        self.stands_last = true;
     }
 
     /// Stop, and say so on disk: the slot shows a new incarnation that is no member, as after a restart, so that nobody

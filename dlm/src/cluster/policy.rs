@@ -106,7 +106,7 @@ impl Cluster {
             return;
         }
         let why = self.master_gone();
-        if self.stands_aside || self.leaving || self.view.is_some() && why.is_none() {
+        if self.stands_aside || self.view.is_some() && why.is_none() {
             self.stand_at = None;
             return;
         }
@@ -215,6 +215,10 @@ impl Cluster {
         let mut delay = self.renew / 2 * before.min(8) as u32;
         if self.state == NodeState::Resigned && self.successor.is_some() {
             delay += self.renew * 2;
+        }
+        // Others cannot see that a master does not act which was elected while its own I/O stalled.
+        if self.stands_last && old_master != Some(self.node()) {
+            delay += self.dead;
         }
         if before > 0 {
             delay += self.rng.duration_below(self.renew / 4);

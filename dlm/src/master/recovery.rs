@@ -116,6 +116,7 @@ impl Master {
         let mut master = Master {
             reign: view.epoch,
             active: false,
+            active_since: now.boot,
             draining: false,
             members: view.members,
             slot_count,

@@ -313,7 +313,7 @@ impl Core {
         self.member.refuse(Some(Denial::ShuttingDown));
         self.leaving = Some((conn, id));
         self.leave_asked = None;
-        self.cluster.stand_aside();
+        self.cluster.stand_last();
     }
 
     /// A master with other members hands over first; then the master of the day is asked for the release.
@@ -334,7 +334,10 @@ impl Core {
                     self.leave_asked = Some(view.epoch);
                     self.cluster.leave(self.now.boot);
                 }
-            } else if self.is_granting(self.now) && self.handover.is_none() {
+            } else if self.master.as_ref().is_some_and(|master| master.is_settled_in(self.now))
+                && self.handover.is_none()
+            {
+                // Not to one who wants to leave as well, and would hand it back: that one is released first.
                 self.hand_over(None);
             }
             return;

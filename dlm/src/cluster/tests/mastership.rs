@@ -232,6 +232,19 @@ fn a_member_leaves_when_released() {
     assert!(!bench.saw(|action| matches!(action, Action::Excluded { .. })));
 }
 
+/// Whoever is about to leave leaves the election to others; but where nobody else stands, nobody could ever release it
+/// (simulator seeds 18322, 36241 and 73567).
+#[test]
+fn a_node_that_leaves_stands_last() {
+    let mut bench = Bench::as_member();
+    bench.cluster.stand_last();
+    bench.put(1, NodeState::Resigned, |_| ());
+    bench.run_with(D - R, |bench| bench.beats(1));
+    assert!(!bench.cluster.is_master(bench.now()));
+    bench.run_with(3 * R, |bench| bench.beats(1));
+    assert!(bench.cluster.is_master(bench.now()));
+}
+
 /// A deadline that has passed is not asked for again: the driver would spin.
 #[test]
 fn deadlines_lie_ahead() {
