@@ -70,6 +70,10 @@ pub enum Event {
         node: NodeId,
         reason: String,
     },
+    /// It had been taken for replaced.
+    MemberBack {
+        node: NodeId,
+    },
     /// These slots, or some of them, could not be read: they are tried again.
     TableReadFailed {
         first_slot: u32,
@@ -188,6 +192,7 @@ impl Event {
             | Event::ScrubRepaired { .. }
             | Event::OrphanExpired { .. }
             | Event::TableReadFailed { .. }
+            | Event::MemberBack { .. }
             | Event::HeartbeatLate { .. }
             | Event::PeerFault { .. } => Severity::Warn,
             Event::ElectionLost { .. } | Event::TableRead { .. } => Severity::Debug,
@@ -236,6 +241,9 @@ impl fmt::Display for Event {
             Event::Isolated { master } => write!(f, "isolated: no link to master {master} for the dead time"),
             Event::DamagedHeartbeat { node, reason } => {
                 write!(f, "the heartbeat sector of node {node} is damaged ({reason}): view changes wait for its repair")
+            }
+            Event::MemberBack { node } => {
+                write!(f, "an older heartbeat of node {node} was seen, but it goes on: all members are heard again")
             }
             Event::TableReadFailed { first_slot, count, fault } => {
                 let last = first_slot + count - 1;

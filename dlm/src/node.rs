@@ -353,6 +353,13 @@ impl Core {
                     master.replaced(now, node, incarnation);
                 }
             }
+            Action::MemberBack { node } => {
+                self.out.push_back(Output::Log(Event::MemberBack { node }));
+                // Everybody is heard anew by the next master.
+                if self.handover.is_none() {
+                    self.hand_over(None);
+                }
+            }
             Action::Admitted { node, incarnation, view } => {
                 if self.links[node.index()].as_ref().is_some_and(|link| link.incarnation() == incarnation) {
                     self.send_to(node, view.epoch, PeerMessage::Admitted { view });

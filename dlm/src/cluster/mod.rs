@@ -108,6 +108,12 @@ pub enum Action {
         /// The new incarnation: a joiner.
         incarnation: Incarnation,
     },
+    /// A member that was announced as replaced beats as before: what the sector had shown was an older write that landed
+    /// late, or a read that was out of date. What it said meanwhile was not heard.
+    MemberBack {
+        /// The member.
+        node: NodeId,
+    },
     /// To the master: the node is a member of the view; tell it with `Admitted { view }`.
     Admitted {
         /// Its slot.

@@ -366,6 +366,11 @@ impl Cluster {
             let Ok(heartbeat) = &self.region[slot] else { continue };
             let incarnation = heartbeat.incarnation;
             let known = self.mandate.admitted[slot] == Some(incarnation);
+            let replaced = self.mandate.announced[slot].is_some_and(|other| other != incarnation);
+            if known && replaced && view.members.contains(node) {
+                self.mandate.announced[slot] = Some(incarnation);
+                self.actions.push_back(Action::MemberBack { node });
+            }
             match heartbeat.state {
                 NodeState::Joining
                     if !known && self.mandate.announced[slot] != Some(incarnation) && self.liveness.is_fresh(node) =>

@@ -98,6 +98,25 @@ fn a_replaced_master_stays_in_members() {
     assert!(bench.saw(|action| *action == replaced));
 }
 
+/// What a late write of an earlier daemon, or a read that is out of date, shows of a member is taken back when the member
+/// itself is seen again (simulator seeds 313 and 82501). A restart is not.
+#[test]
+fn a_member_that_was_taken_for_replaced_is_back() {
+    for late_write in [true, false] {
+        let mut bench = Bench::with_member();
+        bench.put(1, NodeState::Joining, |member| member.incarnation = Incarnation(1_999));
+        bench.run_with(R, |bench| bench.beats(1));
+        let replaced = Action::MemberReplaced { node: n(1), incarnation: Incarnation(1_999) };
+        assert!(bench.saw(|action| *action == replaced));
+        if late_write {
+            bench.put(1, NodeState::Member, |member| member.incarnation = Incarnation(2_001));
+        }
+        bench.run_with(2 * R, |bench| bench.beats(1));
+        let back = bench.log.iter().filter(|action| **action == Action::MemberBack { node: n(1) }).count();
+        assert_eq!(back, usize::from(late_write));
+    }
+}
+
 /// A dead master is excluded by the view change that replaces it, after D.
 #[test]
 fn a_dead_master_is_excluded_by_its_successor() {
