@@ -569,6 +569,19 @@ impl Master {
         })
     }
 
+    /// Whether a lock is in conflict with one that does not belong to `owner` (session and transaction): its own owner could have
+    /// both (OWN), this one cannot.
+    fn is_in_the_way(&self, lock: LockId, owner: (SessionId, u64)) -> bool {
+        let Some(mine) = self.table.get(lock) else { return false };
+        let clash = |other: LockView<'_, Holder>| {
+            other.lock != lock
+                && other.range.overlaps(mine.range)
+                && (other.lock.session, other.payload.transaction) != owner
+                && other.granted.zip(mine.granted).is_some_and(|(theirs, mode)| !theirs.compatible(mode))
+        };
+        self.table.locks_on(mine.resource).any(clash)
+    }
+
     /// Takes an orphan over. Its process must have ended, or its node be gone: then nobody relies on it (section 7).
     pub(super) fn adopt(
         &mut self,
@@ -599,6 +612,9 @@ impl Master {
         };
         if uid != new.process.uid && new.process.uid != 0 {
             return self.deny(node, lock, op, Denial::Permission);
+        }
+        if self.is_in_the_way(known, (lock.session, new.transaction)) {
+            return self.deny(node, lock, op, Denial::Busy);
         }
         if self.table.rename(known, lock).is_err() {
             return self.deny(node, lock, op, Denial::Invalid);

@@ -45,6 +45,31 @@ impl Solo {
     }
 }
 
+/// I1: what one process could hold in overlapping parts (OWN) is not divided among those who adopt.
+#[test]
+fn overlapping_orphans_are_not_adopted_one_by_one() {
+    let mut solo = Solo::new();
+    let (low, high) = (ByteRange::new(0, 9).unwrap(), ByteRange::new(5, 14).unwrap());
+    solo.lock_range(1, "data", low, Mode::EX);
+    solo.request(Request::Lock(LockRequest {
+        seq: 2,
+        resource: resource("data"),
+        mode: Mode::EX,
+        flags: LockFlags::PERSISTENT | LockFlags::OWN,
+        range: Some(high),
+        timeout_ms: None,
+        transaction: 0,
+        orphan_lifetime_ms: None,
+    }));
+    assert!(solo.is_granted(2, 0, Mode::EX));
+    solo.next_process(43);
+    solo.until(|solo| solo.records().iter().filter(|(_, record)| record.orphan).count() == 2);
+    for (seq, range) in [(7, low), (8, high)] {
+        solo.adopt_range(seq, "data", range, Mode::EX);
+        assert!(matches!(solo.answers(seq, 0)[..], [Answer::Denied(Denial::Busy)]));
+    }
+}
+
 /// Section 7: PERSISTENT locks are granted only after the `granted` write, also when a conversion makes them so, and although
 /// the record that stands names a stronger mode.
 #[test]
