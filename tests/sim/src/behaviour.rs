@@ -201,7 +201,7 @@ impl World {
         if let Some(held) = self.clients[client].locks.get(&seq)
             && held.ops.values().any(|op| matches!(op.request, Request::Adopt(_)))
         {
-            self.oracles.orphans.perhaps_adopted(held.resource);
+            self.oracles.orphans.perhaps_adopted(held.resource, held.span());
         }
         self.set_belief(client, seq, None);
         if let Some(lock) = self.clients[client].lock_id(seq) {

@@ -69,6 +69,8 @@ counters! {
     orphans_left: 500;
     /// Orphans adopted.
     adoptions: 100;
+    /// Those of a part of a resource.
+    ranged_adoptions: 20;
     /// Unlocks that said the value is not to be trusted.
     values_doubted: 500;
     /// Value blocks read and compared.

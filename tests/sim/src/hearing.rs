@@ -8,7 +8,7 @@ use crate::oracle::{Rule, answers};
 use crate::world::{ConnOwner, Event, World};
 use mxlock_dlm::io::ConnId;
 use mxlock_dlm::time::BootTime;
-use mxlock_format::{LockId, Mode};
+use mxlock_format::{ByteRange, LockId, Mode};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{AdminReply, Answer, Denial, Grant, LossReason, Refusal, Request, Response, Welcome};
 use mxlock_proto::peer::{Outcome, OutcomeResult, PeerFrame, PeerMessage};
@@ -209,8 +209,9 @@ impl World {
         self.coverage.alternative_grants += u64::from(asked_mode(&done.request).is_some_and(|mode| mode != grant.mode));
         if let Request::Adopt(_) = done.request {
             self.coverage.adoptions += 1;
+            self.coverage.ranged_adoptions += u64::from(span != ByteRange::ALL);
             // After the storm orphans are looked up.
-            if !self.oracles.orphans.adopted(resource, grant.mode) && self.storm && !self.may_be_lost(resource) {
+            if !self.oracles.orphans.adopted(resource, span, grant.mode) && self.storm && !self.may_be_lost(resource) {
                 let what = format!("client {client} adopted resource {resource} in {}, which nobody left", grant.mode);
                 self.fail(Rule::I5, what);
             }
@@ -334,7 +335,7 @@ impl World {
             UNLOCK | 0 => {
                 let looked = matches!(denial, Denial::NotFound | Denial::Busy | Denial::Permission);
                 if matches!(done.request, Request::Adopt(_)) && !looked {
-                    self.oracles.orphans.perhaps_adopted(held.resource);
+                    self.oracles.orphans.perhaps_adopted(held.resource, held.span());
                 }
                 // An excluded node's daemon does not know what became of it: a PERSISTENT one may be an orphan.
                 if op == UNLOCK || denial == Denial::LeaseLost {

@@ -2,7 +2,7 @@
 //! its own share.
 
 use crate::client::{Held, Op, UNLOCK, is_plain, left_by};
-use crate::dice::both;
+use crate::dice::{Dice, both};
 use crate::oracle::values::Values;
 use crate::world::World;
 use mxlock_format::{ByteRange, Mode};
@@ -82,16 +82,22 @@ impl World {
             None
         };
         let timeout_ms = if me.dice.chance(150_000) { Some(me.dice.range(0, 5_000)) } else { None };
-        // What outlives its process is adopted by resource and mode, so it covers all of it.
         let persistent = range.is_none() && me.dice.chance(flags_ppm / 8);
         let lifetime = range.is_none() && !persistent && me.dice.chance(30_000 + flags_ppm / 8);
-        let lifetime_ms = lifetime.then(|| me.dice.range(1_000, 8_000) as u32);
-        if persistent {
-            flags = flags | LockFlags::PERSISTENT;
-        }
+        let mut lifetime_ms = lifetime.then(|| me.dice.range(1_000, 8_000) as u32);
         let transaction = if me.dice.chance(200_000) { me.dice.below(4) } else { 0 };
         let seq = me.next_seq;
         me.next_seq += 1;
+        // Drawn apart, as in `provoke`.
+        let apart = &mut Dice::new(self.seed, "ranged orphan", both(client, seq as u32));
+        let part = self.setup.ranged_orphans && range.is_some();
+        let persistent = persistent || (part && apart.chance(300_000));
+        if part && !persistent && apart.chance(200_000) {
+            lifetime_ms = Some(apart.range(1_000, 8_000) as u32);
+        }
+        if persistent {
+            flags = flags | LockFlags::PERSISTENT;
+        }
         let keep_until = now + me.dice.spread(keep);
         me.locks.insert(seq, Held { persistent, lifetime_ms, transaction, ..Held::new(index, range, keep_until) });
         let (mode, flags) = self.provoke(client, seq, 0, mode, flags);
@@ -211,7 +217,7 @@ impl World {
         let whole = range.is_none();
         let writes = whole && matches!(old, Mode::PW | Mode::EX) && old != mode && old.covers(mode);
         let doubts = flags.contains(LockFlags::IVVALBLK);
-        // What outlives its process is adopted by resource and mode, so it covers all of it.
+        // Parts that overlap (OWN) must not both be left behind: whoever adopts one of them would be in conflict with the other.
         let flags = if whole { flags } else { LockFlags(flags.0 & !LockFlags::PERSISTENT.0) };
         let effect = match write && writes && self.believes(client, seq) {
             _ if doubts && writes => Writes::Doubt,
@@ -293,14 +299,14 @@ impl World {
     pub fn adopt_something(&mut self, client: usize) {
         let left = self.oracles.orphans.left();
         let me = &mut self.clients[client];
-        let (resource, mode) = if left.is_empty() || me.dice.chance(100_000) {
-            (me.dice.below(self.resources.len() as u64) as usize, *me.dice.pick(&Mode::ALL))
+        let (resource, span, mode) = if left.is_empty() || me.dice.chance(100_000) {
+            (me.dice.below(self.resources.len() as u64) as usize, ByteRange::ALL, *me.dice.pick(&Mode::ALL))
         } else {
             let orphan = &left[me.dice.below(left.len() as u64) as usize];
             let other = !orphan.certain || me.dice.chance(100_000);
-            (orphan.resource, if other { *me.dice.pick(&Mode::ALL) } else { orphan.mode })
+            (orphan.resource, orphan.span, if other { *me.dice.pick(&Mode::ALL) } else { orphan.mode })
         };
-        self.adopt(client, resource, mode);
+        self.adopt(client, resource, span, mode);
     }
 
     /// The storm is over: what processes left behind for good is adopted and let go, one attempt after the other.
@@ -309,14 +315,15 @@ impl World {
         let on_disk = self.disk.records.iter().flatten().find(|record| record.orphan);
         let seen = on_disk.and_then(|record| {
             let resource = self.resources.iter().position(|resource| *resource == record.resource)?;
-            Some((resource, record.mode))
+            Some((resource, record.range.unwrap_or(ByteRange::ALL), record.mode))
         });
-        if let Some((resource, mode)) = self.oracles.orphans.next_attempt(self.now, seen) {
-            self.adopt(client, resource, mode);
+        if let Some((resource, span, mode)) = self.oracles.orphans.next_attempt(self.now, seen) {
+            self.adopt(client, resource, span, mode);
         }
     }
 
-    fn adopt(&mut self, client: usize, resource: usize, mode: Mode) {
+    fn adopt(&mut self, client: usize, resource: usize, span: ByteRange, mode: Mode) {
+        let range = (span != ByteRange::ALL).then_some(span);
         let now = self.now;
         let keep = self.setup.keep;
         let storm = self.storm;
@@ -329,14 +336,9 @@ impl World {
         me.next_seq += 1;
         let keep_until = now + me.dice.spread(keep);
         let persistent = self.storm && me.dice.chance(200_000);
-        me.locks.insert(seq, Held { persistent, ..Held::new(resource, None, keep_until) });
-        let request = Request::Adopt(AdoptRequest {
-            seq,
-            resource: self.resources[resource].clone(),
-            range: None,
-            mode,
-            persistent,
-        });
+        me.locks.insert(seq, Held { persistent, ..Held::new(resource, range, keep_until) });
+        let request =
+            Request::Adopt(AdoptRequest { seq, resource: self.resources[resource].clone(), range, mode, persistent });
         self.send_op(client, seq, 0, request, false, Writes::Nothing);
     }
 }

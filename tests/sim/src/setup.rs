@@ -94,6 +94,8 @@ pub struct Setup {
     pub flags_ppm: u64,
     /// Chance that a lock covers a part only.
     pub ranges_ppm: u64,
+    /// Whether parts may outlive their process, too.
+    pub ranged_orphans: bool,
     /// Whether clients get in the way of each other's conversions, and let them be demoted (CONVDEADLK).
     pub demotions: bool,
 }
@@ -118,6 +120,7 @@ impl Setup {
         let clear_behind_ms = *dice.pick(&[0, 100, 100, 1_000]);
         let flags_ppm = *dice.pick(&[0, 150_000, 400_000]);
         let ranges_ppm = *dice.pick(&[0, 0, 300_000]);
+        let ranged_orphans = ranges_ppm > 0 && Dice::new(seed, "ranged orphans", 0).chance(500_000);
         let demotions = Dice::new(seed, "demotions", 0).chance(250_000);
 
         let dice = &mut Dice::new(seed, "setup noise", 0);
@@ -167,6 +170,7 @@ impl Setup {
             clear_behind_ms,
             flags_ppm,
             ranges_ppm,
+            ranged_orphans,
             demotions,
         }
     }
@@ -194,6 +198,7 @@ impl Setup {
             clear_behind_ms: 100,
             flags_ppm: 0,
             ranges_ppm: 0,
+            ranged_orphans: false,
             demotions: false,
         }
     }

@@ -103,8 +103,9 @@ impl Orphans {
     }
 
     /// Somebody asked to adopt an orphan, and has not heard what became of that.
-    pub fn perhaps_adopted(&mut self, resource: usize) {
-        self.left.iter_mut().filter(|orphan| orphan.resource == resource).for_each(|orphan| orphan.certain = false);
+    pub fn perhaps_adopted(&mut self, resource: usize, span: ByteRange) {
+        let like = |orphan: &&mut Orphan| orphan.resource == resource && orphan.span == span;
+        self.left.iter_mut().filter(like).for_each(|orphan| orphan.certain = false);
     }
 
     /// A node has left with `--release`: what was its own is released.
@@ -114,7 +115,11 @@ impl Orphans {
 
     /// What to try to adopt next, when all are to go: each in turn, in its mode, or if that is not certain in all. Not
     /// too often, so that there are moments at which nothing is under way. `seen`: one that somebody has looked up.
-    pub fn next_attempt(&mut self, now: Time, seen: Option<(usize, Mode)>) -> Option<(usize, Mode)> {
+    pub fn next_attempt(
+        &mut self,
+        now: Time,
+        seen: Option<(usize, ByteRange, Mode)>,
+    ) -> Option<(usize, ByteRange, Mode)> {
         if now < self.next_attempt || (self.left.is_empty() && seen.is_none()) {
             return None;
         }
@@ -126,7 +131,7 @@ impl Orphans {
         let orphan = &self.left[self.attempts % self.left.len()];
         let round = self.attempts / self.left.len();
         let mode = if orphan.certain { orphan.mode } else { Mode::ALL[round % Mode::ALL.len()] };
-        Some((orphan.resource, mode))
+        Some((orphan.resource, orphan.span, mode))
     }
 
     /// Everybody is well and no orphan is left.
@@ -140,9 +145,10 @@ impl Orphans {
         }
     }
 
-    /// An orphan on `resource` in `mode` was adopted. Whether it is known which one.
-    pub fn adopted(&mut self, resource: usize, mode: Mode) -> bool {
-        let like = |orphan: &Orphan| orphan.resource == resource && (orphan.mode == mode || !orphan.certain);
+    /// An orphan on this part of `resource` in `mode` was adopted. Whether there may have been one.
+    pub fn adopted(&mut self, resource: usize, span: ByteRange, mode: Mode) -> bool {
+        let here = |orphan: &Orphan| orphan.resource == resource && orphan.span == span;
+        let like = |orphan: &Orphan| here(orphan) && (orphan.mode == mode || !orphan.certain);
         let which: Vec<usize> = (0..self.left.len()).filter(|&at| like(&self.left[at])).collect();
         match which[..] {
             [] => false,
@@ -215,9 +221,11 @@ mod tests {
         assert!(granted(&orphans, Mode::PR, 10, false).is_ok());
         assert!(granted(&orphans, Mode::EX, 10, false).is_err());
         assert!(granted(&orphans, Mode::EX, 10, true).is_err(), "PERSISTENT locks outlive their node");
-        assert!(orphans.adopted(0, Mode::PR));
+        let part = ByteRange::new(0, 9).unwrap();
+        assert!(!orphans.adopted(0, part, Mode::PR), "nobody left a part");
+        assert!(orphans.adopted(0, ByteRange::ALL, Mode::PR));
         assert!(granted(&orphans, Mode::EX, 10, false).is_ok());
-        assert!(!orphans.adopted(0, Mode::PR), "nothing is left to be adopted");
+        assert!(!orphans.adopted(0, ByteRange::ALL, Mode::PR), "nothing is left to be adopted");
         orphans.leave(orphan(2, Mode::PR, Some(20)));
         assert!(granted(&orphans, Mode::EX, 19, false).is_err());
         assert!(granted(&orphans, Mode::EX, 19, true).is_ok(), "its node was excluded");
