@@ -7,7 +7,12 @@ static struct {
     bool there, waits, held;
     int mode;    /* asked for last */
     bool values; /* its requests name a value block */
+    bool persistent;
+    int resource, asked, granted; /* ORPHANS: to know what a process leaves */
 } known[SESSIONS][LOCKS];
+/* What processes have left, as far as is known here. */
+static struct { int resource, mode; } orphans[32];
+static int orphan_count;
 static bool alive[SESSIONS];
 static unsigned long long state;
 static int next_value;
@@ -33,7 +38,7 @@ static bool one_in(int n)
 }
 
 /* What the scripts of a number are about: plain requests, then more and more of the rest. */
-enum { PLAIN, VALUES, ORDER, ALTERNATIVES, DEATHS, FLAVOURS, DEADLOCKS };
+enum { PLAIN, VALUES, ORDER, ALTERNATIVES, DEATHS, FLAVOURS, DEADLOCKS, ORPHANS };
 
 void random_start(unsigned long long seed)
 {
@@ -42,8 +47,9 @@ void random_start(unsigned long long seed)
         alive[i] = true;
     state = seed;
     next_value = 0;
-    // From 1000 on they are about CONVDEADLK, which mxlock's daemon refuses: its table alone is compared.
-    flavour = seed >= 1000 ? DEADLOCKS : (int)(seed % FLAVOURS);
+    orphan_count = 0;
+    // From 1000 on they are about CONVDEADLK, from 2000 on about PERSISTENT locks.
+    flavour = seed >= 2000 ? ORPHANS : seed >= 1000 ? DEADLOCKS : (int)(seed % FLAVOURS);
 }
 
 /*
@@ -111,7 +117,31 @@ static bool ask_for_lock(struct request *request)
     request->flags = lock_flags(false, !one_in(3));
     if (request->flags & LKF_EXPEDITE && !one_in(10))
         request->mode = 0;
+    if (flavour == ORPHANS) {
+        request->flags |= one_in(3) ? 0 : LKF_PERSISTENT;
+        if (orphan_count && one_in(2)) {
+            int which = below(orphan_count);
+            request->flags = LKF_ORPHAN | (request->flags & LKF_PERSISTENT);
+            request->resource = orphans[which].resource;
+            if (!one_in(5))
+                request->mode = orphans[which].mode;
+        }
+    }
     draw_value(request);
+    return true;
+}
+
+/*
+ * Ends all locks of the own process. (A purge of orphans, of which scripts by hand have some, stops the kernel sooner or later:
+ * Linux 6.1 takes one off a list that it is not on any more, "list_del corruption" in dlm_user_purge.)
+ */
+static bool ask_for_purge(struct request *request)
+{
+    request->verb = PURGE;
+    request->process = request->session;
+    for (int i = 1; i < LOCKS; i++)
+        if (known[request->session][i].waits)
+            return false;
     return true;
 }
 
@@ -122,6 +152,9 @@ static bool ask_for_conversion(struct request *request)
     // The value handed over with a conversion that is refused with EBUSY may come back with an earlier one.
     bool waits = known[request->session][request->lock].waits;
     request->flags = lock_flags(true, known[request->session][request->lock].values && !waits);
+    // A conversion without it would end that, and one that fails does so in the kernel only.
+    if (known[request->session][request->lock].persistent)
+        request->flags |= LKF_PERSISTENT;
     draw_value(request);
     return true;
 }
@@ -143,6 +176,15 @@ static bool ask_for_end(struct request *request)
     return true;
 }
 
+/* What a dead process waits for with PERSISTENT, the kernel grants if the end of its other locks comes first. */
+static bool may_die(int session)
+{
+    for (int i = 1; i < LOCKS; i++)
+        if (known[session][i].persistent && known[session][i].waits)
+            return false;
+    return true;
+}
+
 bool random_request(struct request *request)
 {
     for (;;) {
@@ -155,9 +197,14 @@ bool random_request(struct request *request)
             request->verb = START;
             return true;
         }
-        if (flavour == DEATHS && one_in(15)) {
+        if ((flavour == DEATHS || flavour == ORPHANS) && one_in(15) && may_die(request->session)) {
             request->verb = DIE;
             return true;
+        }
+        if (flavour == ORPHANS && one_in(25)) {
+            if (ask_for_purge(request))
+                return true;
+            continue;
         }
         int there[LOCKS], count = 0;
         for (int i = 1; i < LOCKS; i++)
@@ -185,16 +232,51 @@ bool random_request(struct request *request)
     }
 }
 
+/* What a session leaves that has died. */
+static void leave(int session)
+{
+    for (int i = 1; i < LOCKS; i++)
+        if (known[session][i].persistent && known[session][i].held && orphan_count < 32) {
+            orphans[orphan_count].resource = known[session][i].resource;
+            orphans[orphan_count++].mode = known[session][i].granted;
+        }
+}
+
+static void adopted(const struct request *request)
+{
+    int who = request->session;
+    memset(&known[who][request->lock], 0, sizeof known[who][request->lock]);
+    known[who][request->lock].there = known[who][request->lock].held = true;
+    known[who][request->lock].mode = known[who][request->lock].granted = request->mode;
+    known[who][request->lock].resource = request->resource;
+    known[who][request->lock].persistent = request->flags & LKF_PERSISTENT;
+    for (int i = 0; i < orphan_count; i++)
+        if (orphans[i].resource == request->resource && orphans[i].mode == request->mode) {
+            orphans[i] = orphans[--orphan_count];
+            return;
+        }
+}
+
 void random_result(const struct request *request, const struct reply *replies, bool living[SESSIONS])
 {
     int who = request->session;
-    if (request->verb == LOCK && replies[who].error == 0) {
+    if (request->verb == PURGE)
+        memset(known[who], 0, sizeof known[who]);
+    if (request->verb == DIE)
+        leave(who);
+    if (request->verb == LOCK && request->flags & LKF_ORPHAN) {
+        if (replies[who].error == 0)
+            adopted(request);
+    } else if (request->verb == LOCK && replies[who].error == 0) {
         known[who][request->lock].there = known[who][request->lock].waits = true;
         known[who][request->lock].held = false;
         known[who][request->lock].values = request->flags & LKF_VALBLK;
-        known[who][request->lock].mode = request->mode;
+        known[who][request->lock].mode = known[who][request->lock].asked = request->mode;
+        known[who][request->lock].resource = request->resource;
+        known[who][request->lock].persistent = request->flags & LKF_PERSISTENT;
     } else if (request->verb == CONVERT && replies[who].error == 0) {
         known[who][request->lock].waits = true;
+        known[who][request->lock].asked = request->mode;
         if (request->mode > known[who][request->lock].mode || request->mode == 0)
             known[who][request->lock].mode = request->mode;
     }
@@ -207,9 +289,10 @@ void random_result(const struct request *request, const struct reply *replies, b
             if (event->blocking)
                 continue;
             known[i][event->lock].waits = false;
-            if (event->status == 0)
+            if (event->status == 0) {
                 known[i][event->lock].held = true;
-            else if (event->status == EUNLOCK || !known[i][event->lock].held)
+                known[i][event->lock].granted = known[i][event->lock].asked;
+            } else if (event->status == EUNLOCK || !known[i][event->lock].held)
                 known[i][event->lock].there = false;
         }
     }
