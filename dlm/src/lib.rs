@@ -23,6 +23,8 @@ pub mod limits;
 mod link;
 mod master;
 mod member;
+#[cfg(feature = "model")]
+pub mod model;
 mod node;
 #[cfg(feature = "planted")]
 pub mod planted;

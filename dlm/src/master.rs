@@ -21,6 +21,8 @@ mod damage;
 mod deadlock;
 mod listing;
 mod members;
+#[cfg(feature = "model")]
+mod model;
 mod operations;
 mod persist;
 mod rebuild;
@@ -57,7 +59,7 @@ type StandingKey = (SessionId, Resource, ByteRange);
 const NO_SLOT: u32 = u32::MAX;
 
 /// What the master keeps with each lock.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 pub(crate) struct Holder {
     process: Process,
     transaction: u64,
@@ -80,8 +82,19 @@ pub(crate) struct Holder {
     hushed: bool,
 }
 
+#[cfg(feature = "model")]
+impl Holder {
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.persistent
+    }
+}
+
 /// What the core is to do for the master.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Order {
     /// Say this to a member.
     Send(NodeId, PeerMessage),
@@ -95,6 +108,7 @@ pub(crate) enum Order {
 }
 
 /// The master of one reign: from the commit of its recovering view until it resigns, loses the lease or is replaced.
+#[derive(Clone)]
 pub(crate) struct Master {
     reign: Epoch,
     active: bool,

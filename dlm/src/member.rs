@@ -5,10 +5,14 @@
 //! then sends everything else again. From the report on nothing of the old master counts.
 
 mod hello;
+#[cfg(feature = "model")]
+mod model;
 mod orphans;
 mod outcomes;
 mod report;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use crate::Map;
 use crate::config::Config;
@@ -26,7 +30,7 @@ use std::time::Duration;
 pub(crate) const UNLOCK_OP: u32 = u32::MAX;
 
 /// A client's conversation.
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Session {
     process: Process,
     conn: Option<ConnId>,
@@ -40,14 +44,14 @@ struct Session {
 }
 
 /// A connection.
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Conn {
     process: Process,
     session: Option<SessionId>,
 }
 
 /// An operation that has no outcome yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Pending {
     op: u32,
     wanted: Mode,
@@ -81,7 +85,7 @@ impl Pending {
 }
 
 /// An unlock that waits for the master.
-#[derive(Clone, Debug)]
+#[derive(Clone, Hash, Debug)]
 struct Unlocking {
     lvb: Option<Vec<u8>>,
     invalidate_lvb: bool,
@@ -91,7 +95,7 @@ struct Unlocking {
 }
 
 /// A lock as its owner's side knows it.
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 struct OwnedLock {
     resource: Resource,
     range: Option<ByteRange>,
@@ -118,7 +122,7 @@ struct OwnedLock {
 }
 
 /// A `Hello` that waits for the master's verdict.
-#[derive(Debug)]
+#[derive(Clone, Hash, Debug)]
 struct WaitingClaim {
     conn: Option<ConnId>,
     process: Process,
@@ -127,6 +131,7 @@ struct WaitingClaim {
 }
 
 /// All sessions and locks of this node.
+#[derive(Clone)]
 pub(crate) struct Member {
     node: NodeId,
     incarnation: Incarnation,

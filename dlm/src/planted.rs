@@ -22,12 +22,12 @@ macro_rules! bugs {
             pub const ALL: &[Bug] = &[$(Bug::$bug),*];
 
             /// What it is called on the command line.
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Bug::$bug => $name),* }
             }
 
             /// The rule that it breaks: a section of DESIGN, or a defect of the prototype.
-            pub fn rule(self) -> &'static str {
+            pub const fn rule(self) -> &'static str {
                 match self { $(Bug::$bug => $rule),* }
             }
         }
@@ -108,6 +108,18 @@ bugs! {
     ValueAckedEarly = "value-acked-early", "7: an unlock with a value waits until a record carries it";
     /// The value of a writer that died stays valid.
     ValueValidAfterDeath = "value-valid-after-death", "7, I9: a value is not valid after a holder of PW or EX died";
+
+    // -- What was given up, and orphans (decision 013; only the models show these) -------------------------------------
+    /// A new master believes a daemon that reports an orphan which has no record any more.
+    AdoptedComesBack = "adopted-comes-back", "013: an orphan without a record was adopted";
+    /// The same, where the report comes late.
+    AdoptedComesBackLate = "adopted-comes-back-late", "013: the same of a member that was not heard in time";
+    /// An adoption is told on the strength of the record that names the former owner.
+    AdoptionUnwritten = "adoption-unwritten", "7: the record names the adopter before it is told";
+    /// A session is taken up again after the master was told that its orphans may be adopted.
+    GoneSessionResumed = "gone-session-resumed", "7: what may be adopted is not its former owner's";
+    /// A request that was given up while its client was away is forgotten before the master has forgotten it.
+    TakenBackForgotten = "taken-back-forgotten", "013: who asks again is told again that the request was given up";
 
     // -- Queues and answers (section 7) ----------------------------------------------------------------------------
     /// A new request passes those that wait, if nobody holds a mode that it conflicts with.

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 /// What is believed to be on disk: 512 bytes for each slot, whatever the sector size. While a write is under way, what
 /// it writes.
+#[derive(Clone)]
 pub struct Mirror {
     bytes: Vec<u8>,
 }
@@ -52,7 +53,7 @@ impl Mirror {
 }
 
 /// Who a slot belongs to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) enum Owner {
     /// Nobody: the sector is zero, or is being zeroed.
     #[default]
@@ -81,6 +82,7 @@ struct Entry {
 }
 
 /// The slots of a master.
+#[derive(Clone)]
 pub(crate) struct Slots {
     entries: Vec<Entry>,
     /// One bit for each slot that is not free; makes a full table answer at once (PROTOTYPE 7).
@@ -169,6 +171,12 @@ impl Slots {
         Some((slot, std::mem::replace(&mut entry.dirty, false)))
     }
 
+    /// The slot of a write under way.
+    #[cfg(feature = "model")]
+    pub(crate) fn slot_of(&self, io: IoId) -> Option<u32> {
+        self.in_flight.get(&io).copied()
+    }
+
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -182,6 +190,16 @@ impl Slots {
     /// Marks a slot as not comparable with what the I/O `io` reads.
     pub(crate) fn touch(&mut self, slot: u32, io: IoId) {
         self.entries[slot as usize].last_io = io.0 + 1;
+    }
+
+    /// All that a later step may depend on: not the numbers of I/O.
+    #[cfg(feature = "model")]
+    pub(crate) fn digest(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Slots { entries, used: _, used_count: _, in_flight: _ } = self;
+        for Entry { owner, busy, dirty, behind, last_io: _ } in entries {
+            (owner, busy, dirty, behind).hash(hasher);
+        }
     }
 
     /// The slots that are being written.

@@ -41,7 +41,7 @@ pub enum Request {
 }
 
 /// Opens a session or takes one up again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Hello {
     /// [`CLIENT_PROTOCOL`] of the client.
     pub version: u16,
@@ -56,7 +56,7 @@ pub struct Hello {
 }
 
 /// A lock that a client believes it holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// The client's number for the lock.
     pub seq: u64,
@@ -253,7 +253,7 @@ pub struct LvbValue {
 }
 
 /// Why a request was not granted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Denial {
     /// It conflicts, and the request does not wait.
@@ -314,7 +314,7 @@ impl std::fmt::Display for Denial {
 }
 
 /// Why a held lock was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LossReason {
     /// The node was excluded while it could not renew its lease.

@@ -117,7 +117,7 @@ pub enum PeerMessage {
 }
 
 /// What a member knows of a session's client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Presence {
     /// Connected.
     Here,
@@ -128,7 +128,7 @@ pub enum Presence {
 }
 
 /// A part of a member's report to a new master.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Report {
     /// The view whose master is told.
     pub epoch: Epoch,
@@ -142,7 +142,7 @@ pub struct Report {
 }
 
 /// A lock as its owner's side knows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct ReportedLock {
     /// The lock.
     pub lock: LockId,
@@ -177,7 +177,7 @@ pub struct ReportedLock {
 }
 
 /// A waiting operation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Pending {
     /// Number of the operation.
     pub op: u32,
@@ -190,7 +190,7 @@ pub struct Pending {
 }
 
 /// An operation on a lock.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Operation {
     /// The lock.
     pub lock: LockId,
@@ -201,7 +201,7 @@ pub struct Operation {
 }
 
 /// The kinds of operation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum OperationKind {
     /// A new lock.
     Lock(Box<NewLock>),
@@ -230,7 +230,7 @@ pub enum OperationKind {
 }
 
 /// A new lock as its owner's daemon asks for it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct NewLock {
     /// What to lock.
     pub resource: Resource,
@@ -249,7 +249,7 @@ pub struct NewLock {
 }
 
 /// How an operation ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct Outcome {
     /// The lock.
     pub lock: LockId,
@@ -260,7 +260,7 @@ pub struct Outcome {
 }
 
 /// The ways in which an operation ends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub enum OutcomeResult {
     /// Granted.
     Granted {
@@ -290,7 +290,7 @@ impl From<&mxlock_format::Lvb> for LvbValue {
 }
 
 /// A session that was taken up again by a daemon that has lost its memory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct ClaimQuestion {
     /// The session.
     pub session: SessionId,
@@ -301,7 +301,7 @@ pub struct ClaimQuestion {
 }
 
 /// Which claims stand; all other locks of the session are released.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Hash, Serialize, Deserialize)]
 pub struct ClaimVerdict {
     /// The session.
     pub session: SessionId,

@@ -8,7 +8,7 @@ use crate::table::{LvbUpdate, Phase, Standing};
 use mxlock_format::{LockRecord, LockState, LvbSequence, RECORD_BYTES, SectorImage};
 
 /// What the last completed write of a slot says: what a promise may rest on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Durable {
     mode: Mode,
     wanted: Mode,
@@ -46,7 +46,7 @@ impl Durable {
 }
 
 /// What a lock's owner has not been told yet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) enum Settling {
     #[default]
     Nothing,
@@ -57,7 +57,7 @@ pub(super) enum Settling {
 }
 
 /// What a grant has to do with its resource's value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum ValueDuty {
     None,
     /// The owner is told the value.
@@ -67,14 +67,14 @@ pub(super) enum ValueDuty {
 }
 
 /// A write under way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub(super) struct WriteInfo {
     durable: Option<Durable>,
     lock: Option<LockId>,
 }
 
 /// An unlock that is acknowledged once its value is in a record of a lock that stays.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub(super) struct LvbWait {
     pub(super) sequence: LvbSequence,
     pub(super) node: NodeId,

@@ -119,9 +119,13 @@ impl Word {
         doubtful
     }
 
-    /// Orphans that somebody may have adopted before their daemons were told: on their resource there is a lock that was
-    /// adopted. (Those that still have a record of their own were not.)
-    fn adopted(&self) -> BTreeSet<LockId> {
+    /// Orphans that somebody has adopted, and perhaps released since, before their daemons were told: they have no record
+    /// any more. Where a damaged record may have been theirs, only those on whose resource there is a lock that was
+    /// adopted.
+    fn adopted(&self, damaged: bool) -> BTreeSet<LockId> {
+        if planted(Bug::AdoptedComesBack) {
+            return BTreeSet::new();
+        }
         let by: BTreeSet<&Resource> = self
             .said
             .values()
@@ -129,7 +133,8 @@ impl Word {
             .map(|(_, _, lock)| &lock.resource)
             .collect();
         let orphans = self.said.values().filter(|(_, _, lock)| lock.presence == Presence::Gone);
-        orphans.filter(|(_, _, lock)| by.contains(&lock.resource)).map(|(_, _, lock)| lock.lock).collect()
+        let bare = orphans.filter(|(_, _, lock)| !self.slot_of.contains_key(&lock.lock));
+        bare.filter(|(_, _, lock)| !damaged || by.contains(&lock.resource)).map(|(_, _, lock)| lock.lock).collect()
     }
 
     /// PR and CW permit neither what the other does. Whether the old master carried such a conversion out shows in what
@@ -218,11 +223,10 @@ impl Master {
                 doubtful.push(record.resource);
             }
         }
-        let adopted = word.adopted();
+        let adopted = word.adopted(!damaged.is_empty());
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
-            let recorded = word.slot_of.contains_key(&id);
-            if !recorded && adopted.contains(&id) {
+            if adopted.contains(&id) {
                 continue;
             }
             let done = take_done(&mut lock);

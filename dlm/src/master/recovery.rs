@@ -12,7 +12,7 @@ use mxlock_format::LockRecord;
 use mxlock_proto::peer::Report;
 
 /// Where a recovery is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 enum Stage {
     /// Writes of an earlier reign of this node are still under way.
     Settling,
@@ -24,7 +24,7 @@ enum Stage {
 }
 
 /// What came when the table was built already, and waits until it is on disk.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Late {
     /// Members that were excluded.
     pub(super) lost: Vec<NodeId>,
@@ -33,7 +33,7 @@ pub(super) struct Late {
 }
 
 /// Chunks of the table that could not be read, or not as a whole: what stands there may be in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Refused {
     chunks: Vec<u32>,
     /// How often each was tried.
@@ -60,6 +60,7 @@ impl Refused {
 }
 
 /// The state of a recovery.
+#[derive(Clone)]
 pub(super) struct Recovery {
     stage: Stage,
     /// Records stamped below it do not count.
@@ -82,6 +83,26 @@ pub(super) struct Recovery {
 impl Recovery {
     pub(super) fn awaits(&self, node: NodeId) -> bool {
         self.awaited.contains_key(&node)
+    }
+
+    #[cfg(feature = "model")]
+    pub(super) fn digest(&self, hasher: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Recovery { stage, floor, awaited, patience: _, reports, late, next_slot, chunks, .. } = self;
+        let Recovery { records, damaged, stale: _, to_write, .. } = self;
+        (stage, floor, awaited, reports, &late.lost, &late.reports, next_slot, damaged, to_write).hash(hasher);
+        chunks.values().for_each(|chunk| chunk.hash(hasher));
+        for (slot, record) in records {
+            (slot, record.encode().0).hash(hasher);
+        }
+    }
+
+    /// Whether it waits for members, which may go on for ever or end now.
+    #[cfg(feature = "model")]
+    pub(super) fn lose_patience(&mut self, now: Now) -> bool {
+        let waits = self.stage == Stage::Hearing && self.awaits_anybody();
+        self.patience = if waits { now.boot } else { self.patience };
+        waits
     }
 
     pub(super) fn awaits_anybody(&self) -> bool {

@@ -10,6 +10,7 @@ use mxlock_format::{RECORD_BYTES, SectorImage, Timing};
 const CALM: Duration = Duration::from_secs(60);
 
 /// A scrub reads one chunk at a time, so that it disturbs nobody.
+#[derive(Clone)]
 pub(super) struct Scrub {
     renew: Duration,
     watch: Duration,

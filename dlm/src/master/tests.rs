@@ -459,3 +459,26 @@ fn a_sector_that_stays_unreadable_is_damaged() {
     assert!(rig.master.active);
     assert_eq!(rig.master.damaged.iter().copied().collect::<Vec<_>>(), [7]);
 }
+
+/// Section 7: an orphan that was adopted, and released by its adopter, is over, also if the daemon of its former owner, which
+/// still speaks for it, was not told before the master died. It has no record any more.
+#[test]
+fn an_adopted_orphan_that_was_released_does_not_come_back() {
+    let orphan = ReportedLock { persistent: true, presence: Presence::Gone, ..held(id(1, 1), Mode::EX, Token(7)) };
+    let released = ReportedLock { adopted: true, releasing: true, ..held(id(2, 1), Mode::EX, Token(8)) };
+    let kept = LockRecord { persistent: true, ..record(0, id(1, 1), Mode::EX, 7) };
+    for (records, released, left) in
+        [(vec![], vec![], 0), (vec![], vec![released.clone()], 0), (vec![kept.clone()], vec![], 1)]
+    {
+        let mut rig = Rig::new(&records, &[(0, OLD), (1, OTHER)]);
+        rig.report(0, OLD, &[1], vec![orphan.clone()]);
+        rig.report(1, OTHER, &[2], released.clone());
+        assert_eq!(rig.records().len(), left, "in time, {} records", records.len());
+        let mut rig = Rig::new(&records, &[(0, OLD), (1, OTHER)]);
+        rig.report(1, OTHER, &[2], released);
+        rig.pass(500);
+        rig.report(0, OLD, &[1], vec![orphan.clone()]);
+        rig.pass(500);
+        assert_eq!(rig.records().len(), left, "late, {} records", records.len());
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_SESSIONS;
+use crate::planted::{Bug, planted};
 use mxlock_proto::client::{CLIENT_PROTOCOL, Welcome};
 use mxlock_proto::peer::{ClaimQuestion, ClaimVerdict, ReportedLock};
 
@@ -56,6 +57,10 @@ impl Member {
             if session.process != process {
                 return self.refuse_hello(conn, Refusal::NotYourSession);
             }
+            if session.gone && !planted(Bug::GoneSessionResumed) {
+                // The master was told that whoever may can adopt what is left of it: perhaps somebody has.
+                return self.refuse_hello(conn, Refusal::UnknownSession);
+            }
             let lost = hello
                 .claims
                 .iter()
@@ -89,7 +94,6 @@ impl Member {
     fn attach(&mut self, id: SessionId, conn: ConnId, lost: Vec<u64>) {
         let session = self.sessions.get_mut(&id).expect("an open session");
         let away = session.conn.is_none() && !session.locks.is_empty();
-        session.gone = false;
         if let Some(old) = session.conn.replace(conn) {
             self.conns.entry(old).and_modify(|c| c.session = None);
             self.out.push_back(Output::Close { conn: old });

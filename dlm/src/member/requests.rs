@@ -229,7 +229,9 @@ impl Member {
     /// for one of the new.
     pub(super) fn unlock_behind(&mut self, id: LockId, why: Denial) {
         if self.reported.is_some() {
-            self.taken_back.insert(id, why);
+            if !planted(Bug::TakenBackForgotten) {
+                self.taken_back.insert(id, why);
+            }
             let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: true };
             self.send_operation(id, UNLOCK_OP, kind);
         }

@@ -6,7 +6,7 @@ use crate::planted::{Bug, planted};
 use mxlock_format::{ByteRange, LockId, Lvb, Mode, Resource, SessionId};
 
 /// A set of modes, one bit each.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub(super) struct ModeSet(u8);
 
 /// By mode, the modes that conflict with it.
@@ -91,7 +91,7 @@ impl ModeCounts {
 }
 
 /// Where a lock is linked. Unlike [`super::Phase`], a possible holder is always among the holders.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Queue {
     Granted,
     Converting,
@@ -114,7 +114,7 @@ impl List {
 }
 
 /// A lock: 64 bytes and the caller's payload.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Lock<P> {
     pub(super) id: LockId,
     pub(super) range: ByteRange,
@@ -170,7 +170,7 @@ impl<P> Lock<P> {
 }
 
 /// A resource: 64 bytes while it has one holder, which is the common case, and `More` from its second lock on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Res {
     pub(super) name: Resource,
     pub(super) granted: List,
@@ -178,7 +178,7 @@ pub(super) struct Res {
 }
 
 /// The rest of a resource that several locks share, or that has a value block.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct More {
     pub(super) converting: List,
     pub(super) waiting: List,

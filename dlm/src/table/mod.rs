@@ -59,7 +59,7 @@ use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
 /// The lock table. `P` is what the caller keeps with each lock.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table<P> {
     locks: Slab<Lock<P>>,
     resources: Slab<Res>,

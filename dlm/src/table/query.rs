@@ -44,6 +44,29 @@ impl<P: Payload> Table<P> {
             .map(|(_, lock)| self.view(lock))
     }
 
+    /// All that a later step may depend on, but for the places in memory.
+    #[cfg(feature = "model")]
+    pub(crate) fn digest(&self, hasher: &mut impl std::hash::Hasher)
+    where
+        P: std::hash::Hash,
+    {
+        use std::hash::Hash;
+        let Table { locks: _, resources, by_id: _, by_resource: _, hasher: _, waiting: _, owned: _, .. } = self;
+        let Table { changed, epoch, lvb_writes, fresh, .. } = self;
+        (changed, epoch, lvb_writes, fresh).hash(hasher);
+        let mut names: Vec<_> = resources.iter().map(|(r, resource)| (&resource.name, r)).collect();
+        names.sort();
+        for (name, r) in names {
+            (name, resources[r].lvb()).hash(hasher);
+            for (_, lock) in self.walk_holders(r).chain(self.walk(r, Queue::Waiting)) {
+                let Lock { id, range, position, resource: _, prev: _, next: _, flags, .. } = lock;
+                let Lock { granted, wanted, queue, standing, told, demoted, payload, .. } = lock;
+                (id, range, position, flags).hash(hasher);
+                (granted, wanted, queue, standing, told, demoted, payload).hash(hasher);
+            }
+        }
+    }
+
     /// The resources that have locks.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> {
         self.resources.iter().map(|(_, resource)| &resource.name)

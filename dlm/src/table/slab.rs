@@ -6,14 +6,14 @@ use std::ops::{Index, IndexMut};
 pub(super) const NIL: u32 = u32::MAX;
 
 /// Values at stable indices. Freed places are used again, the last freed first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Slab<T> {
     slots: Vec<Slot<T>>,
     free: u32,
     len: u32,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Slot<T> {
     Free(u32),
     Used(T),

@@ -61,3 +61,67 @@ impl<T: fmt::Debug> fmt::Debug for Kept<T> {
         self.value.fmt(f)
     }
 }
+
+/// A value that is shared between states and told apart by its hash alone: for parts of the code that cannot be compared.
+///
+/// [`Hashed::seal`] takes the hash when a step is over; until then the value can be changed in place.
+#[derive(Clone)]
+pub struct Hashed<T> {
+    hash: Option<u64>,
+    value: Arc<T>,
+}
+
+impl<T: Hash + Clone> Hashed<T> {
+    /// Keeps a value.
+    pub fn new(value: T) -> Hashed<T> {
+        let mut hashed = Hashed { hash: None, value: Arc::new(value) };
+        hashed.seal();
+        hashed
+    }
+
+    /// Keeps a value that is still being changed.
+    pub fn unsealed(value: T) -> Hashed<T> {
+        Hashed { hash: None, value: Arc::new(value) }
+    }
+
+    /// The value, to be changed.
+    pub fn change(&mut self) -> &mut T {
+        self.hash = None;
+        Arc::make_mut(&mut self.value)
+    }
+
+    /// The changes are over.
+    pub fn seal(&mut self) {
+        if self.hash.is_none() {
+            let mut hasher = DefaultHasher::new();
+            self.value.hash(&mut hasher);
+            self.hash = Some(hasher.finish());
+        }
+    }
+}
+
+impl<T> Deref for Hashed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T> PartialEq for Hashed<T> {
+    fn eq(&self, other: &Hashed<T>) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl<T> Hash for Hashed<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash.expect("a state is hashed when its step is over"));
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Hashed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`views`] | Disk Paxos on one disk, one view per epoch, slots that change hands |
 //! | [`lease`] | lease, fence and hand-over: who may believe what, and when |
+//! | [`succession`] | the code's own master and member: recovery, adoption, leave, failover |
 //! | [`recovery`] | the disk as a superset of the truth, and what a new master makes of it |
 //! | [`explore`] | runs a model and says what came out |
 //! | [`kept`] | parts that states share |
@@ -16,6 +17,7 @@ pub mod explore;
 pub mod kept;
 pub mod lease;
 pub mod recovery;
+pub mod succession;
 pub mod views;
 
 use explore::Report;
@@ -68,6 +70,6 @@ pub struct Rule {
 }
 
 /// All models.
-pub fn subjects() -> [&'static dyn Subject; 3] {
-    [&views::Views, &lease::Leases, &recovery::Recovery]
+pub fn subjects() -> [&'static dyn Subject; 4] {
+    [&views::Views, &lease::Leases, &recovery::Recovery, &succession::Succession]
 }

@@ -113,7 +113,11 @@ fn explore_all(subject: &dyn Subject, args: &Args) -> Result<bool, String> {
         let way = report.outcome(rule.breaks).and_then(|outcome| outcome.way.as_ref());
         let what = match way {
             Some(way) => format!("breaks '{}' in {} steps", rule.breaks, way.len()),
-            None => format!("BREAKS NOTHING: '{}' holds", rule.breaks),
+            None => {
+                let others = report.outcomes.iter().filter(|outcome| !outcome.good && outcome.way.is_some());
+                let others: Vec<_> = others.map(|outcome| outcome.property).collect();
+                format!("DOES NOT BREAK '{}', but {others:?}", rule.breaks)
+            }
         };
         println!("  without {:16} {}  {what}", rule.name, numbers(&report));
         good &= way.is_some();

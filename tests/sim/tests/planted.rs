@@ -76,6 +76,15 @@ const CASES: &[Case] = &[
     case(Bug::InFlightRecordTrusted, Rule::I3, 400),
 ];
 
+/// Bugs that the exhaustive models show (`docs/models.md`), which is sooner and surer than seeds.
+const IN_THE_MODELS: &[Bug] = &[
+    Bug::AdoptedComesBack,
+    Bug::AdoptedComesBackLate,
+    Bug::AdoptionUnwritten,
+    Bug::GoneSessionResumed,
+    Bug::TakenBackForgotten,
+];
+
 /// What became of one bug.
 #[derive(Default)]
 struct Found {
@@ -137,8 +146,8 @@ fn each_bug_is_found_by_its_oracle() {
 #[test]
 fn every_bug_has_a_case() {
     for bug in Bug::ALL {
-        let cases = CASES.iter().filter(|case| case.bug == *bug).count();
-        assert_eq!(cases, 1, "{}", bug.name());
+        let cases = CASES.iter().map(|case| case.bug).chain(IN_THE_MODELS.iter().copied());
+        assert_eq!(cases.filter(|known| known == bug).count(), 1, "{}", bug.name());
     }
     assert!(CASES.len() >= 20);
 }
