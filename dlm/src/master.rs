@@ -147,6 +147,8 @@ pub(crate) struct Master {
     /// Some member remembers nothing of the time before the recovery: until then its sessions may claim locks whose records
     /// are damaged.
     damage_claimed_until: Option<BootTime>,
+    /// Members that could not be asked when damaged records were found, and have not spoken since.
+    damage_unheard: NodeSet,
     /// Locks that such claims brought back, until their records are on disk.
     saved: BTreeSet<LockId>,
     recovery: Option<Box<Recovery>>,

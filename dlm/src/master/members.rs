@@ -28,6 +28,7 @@ impl Master {
     pub(crate) fn purge_node(&mut self, now: Now, node: NodeId) {
         self.stop_awaiting(node, None);
         self.reported.remove(&node);
+        self.damage_heard(now, node, false);
         let mut leaving = Vec::new();
         let mut staying = Vec::new();
         for view in self.table.locks().filter(|view| view.payload.node == node) {
@@ -140,6 +141,7 @@ impl Master {
         }
         self.reported.remove(&node);
         self.stop_awaiting(node, Some(incarnation));
+        self.damage_heard(now, node, true);
         let mut locks: Vec<LockId> = self
             .table
             .locks()
@@ -203,7 +205,7 @@ impl Master {
                 over.entry(view.payload.node).or_default().push(lock);
             }
         }
-        self.damage_claimed_until.take_if(|until| *until <= now.boot);
+        self.end_damage_claims(now);
         for (node, locks) in over {
             let event = Event::OrphanExpired { node, locks: locks.len() as u64 };
             self.purge(now, locks, Some(event));
@@ -274,6 +276,7 @@ impl Master {
         rest.sort();
         rest.into_iter().for_each(|lock| self.expire_later(now, lock));
         self.bequeath(from);
+        self.damage_heard(now, from, false);
         self.forgive_damage();
         self.run_effects(now);
     }

@@ -259,7 +259,7 @@ impl Master {
         }
         self.log(Event::RecoveryReports { reported, possible: unheard, locks, waiters, possible_holders });
         let forgetful = NodeSet(self.members.0 & !reported.0 & !unheard.0);
-        self.judge_damage(now, damaged, forgetful);
+        self.judge_damage(now, damaged, forgetful, unheard);
         self.stamp()
     }
 

@@ -164,6 +164,7 @@ impl Master {
             expiry_of: BTreeMap::new(),
             damaged: BTreeSet::new(),
             damage_claimed_until: None,
+            damage_unheard: NodeSet::EMPTY,
             saved: BTreeSet::new(),
             recovery: Some(Box::new(Recovery {
                 stage: Stage::Settling,

@@ -73,7 +73,7 @@ impl<P: Payload> Table<P> {
         if in_place && ask.granted.is_some_and(down) {
             return true;
         }
-        if self.conflicts(r, ask, mode) {
+        if self.held_back && mode != Mode::NL || self.conflicts(r, ask, mode) {
             return false;
         }
         if in_place && ask.granted.is_some() {

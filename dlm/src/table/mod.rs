@@ -79,6 +79,8 @@ pub struct Table<P> {
     lvb_writes: u64,
     /// Locks that got a mode during the current operation; empty between operations.
     fresh: Vec<u32>,
+    /// Nothing is granted that could conflict with a lock that nobody knows of.
+    held_back: bool,
 }
 
 impl<P: Payload> Default for Table<P> {
@@ -102,6 +104,7 @@ impl<P: Payload> Table<P> {
             epoch: Epoch::default(),
             lvb_writes: 0,
             fresh: Vec::new(),
+            held_back: false,
         }
     }
 

@@ -51,6 +51,21 @@ impl<P: Payload> Table<P> {
         Ok(())
     }
 
+    /// From now on, until [`Table::release`], nothing is granted but NL, and what its owner holds already: somebody may hold
+    /// a lock that is not in the table, on whichever resource.
+    pub fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// Whatever is held is in the table: queues are served again. Whether they were not.
+    pub fn release(&mut self, effects: &mut Vec<Effect>) -> bool {
+        let was = std::mem::take(&mut self.held_back);
+        if was {
+            self.resume_all(effects);
+        }
+        was
+    }
+
     /// Looks at every queue and grants what can be granted: the end of a recovery. All notices are sent (again).
     pub fn resume_all(&mut self, effects: &mut Vec<Effect>) {
         let resources: Vec<u32> = self.resources.iter().filter(|(_, res)| res.more.is_some()).map(|(r, _)| r).collect();

@@ -18,7 +18,7 @@ const SAMPLE: u64 = 120;
 fn crash_points_of_the_kept_run() {
     let stream = golden();
     let every = count(&stream).unwrap() / SAMPLE;
-    let report = check(&stream, Effort { every, offset: 0, torn: false, torn_held: false }).unwrap();
+    let report = check(&stream, Effort { every, offset: 0, torn: false, torn_held: true }).unwrap();
     println!("{report}");
     report.verdict().unwrap_or_else(|why| panic!("{why}"));
     assert_eq!(report.prefixes, stream.moments.len());

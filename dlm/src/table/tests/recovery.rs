@@ -215,3 +215,21 @@ fn nonsense_reports_are_refused() {
     assert_eq!((table.len(), table.resource_count()), (1, 1));
     table.check_invariants().unwrap();
 }
+
+/// Section 6, I11: where a lock may be held that is not in the table, nothing is granted that could conflict with it.
+#[test]
+fn what_nobody_knows_of_holds_everything_back() {
+    let mut bench = recovered(vec![report(1, Some(PW), None, Standing::Confirmed, 10)]);
+    bench.table.hold_back();
+    assert_eq!(bench.ask(2, CR, LockFlags::NOQUEUE), Outcome::Denied(DenyReason::WouldQueue));
+    bench.wait(3, CR);
+    bench.ask(4, NL, LockFlags::EXPEDITE);
+    bench.convert(1, PR, LockFlags::NONE);
+    assert_eq!(bench.granted(), [], "nobody who waits");
+    assert_eq!(bench.table.get(id(1)).unwrap().granted, Some(PR), "its own mode covers it");
+    assert!(bench.table.get(id(4)).unwrap().granted.is_some());
+    assert!(bench.table.release(&mut bench.effects));
+    assert_eq!(bench.granted(), [(3, CR)]);
+    bench.check();
+    assert!(!bench.table.release(&mut bench.effects), "once");
+}
