@@ -394,7 +394,9 @@ impl Master {
                         self.slots.set_owner(slot, Owner::Lock(lock));
                     }
                 }
-                None if self.was_adopted(&reported) => return,
+                None if self.was_adopted(&reported) => {
+                    return self.send(from, PeerMessage::Lost { lock, reason: LossReason::Adopted });
+                }
                 None => {
                     self.restore_reported(from, incarnation, reported.clone(), NO_SLOT);
                     if !self.table.contains(lock) {

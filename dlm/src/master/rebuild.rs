@@ -227,6 +227,8 @@ impl Master {
         let (mut locks, mut waiters) = (0, 0);
         for (id, (node, incarnation, mut lock)) in word.said {
             if adopted.contains(&id) {
+                // The master that gave it away may not have come to tell its daemon.
+                self.send(node, PeerMessage::Lost { lock: id, reason: LossReason::Adopted });
                 continue;
             }
             let done = take_done(&mut lock);

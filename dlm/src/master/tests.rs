@@ -534,3 +534,19 @@ fn while_a_damaged_record_may_be_of_a_member_that_was_not_heard_nothing_is_grant
         assert!(rig.master.damaged.is_empty(), "all owners have spoken, or are gone");
     }
 }
+
+/// Section 7: an orphan was adopted, and the master failed before it told the orphan's daemon, which reports it: that daemon
+/// is told now, or it would count a lock that nobody has (simulator seeds 6866 and 34878).
+#[test]
+fn the_daemon_of_an_adopted_orphan_is_told_by_the_next_master() {
+    let orphan = id(1, 1);
+    let mut rig = Rig::new(&[record(1, id(2, 1), Mode::PR, 2)], &[(0, OLD), (1, OTHER)]);
+    let token = Token::new(Epoch(101), 2);
+    rig.report(1, OTHER, &[2], vec![ReportedLock { adopted: true, ..held(id(2, 1), Mode::PR, token) }]);
+    let left = held(orphan, Mode::PR, Token::new(Epoch(101), 1));
+    rig.report(0, OLD, &[1], vec![ReportedLock { presence: Presence::Gone, persistent: true, ..left }]);
+    let told = rig.said.iter().any(|(to, message)| {
+        *to == node(0) && matches!(message, PeerMessage::Lost { lock, reason: LossReason::Adopted } if *lock == orphan)
+    });
+    assert!(told);
+}
