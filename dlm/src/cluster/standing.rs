@@ -83,6 +83,11 @@ impl Cluster {
             self.resigned_up_to = None;
             (self.successor, self.writes_uncertain) = (None, false);
         } else if !was_acting {
+            if view.phase == Phase::Recovering && self.resigned_up_to.is_none() {
+                // The election has waited for what the daemon before this one left behind. A write of this reign that fails
+                // is news, for which the next election waits anew.
+                self.writes_uncertain = false;
+            }
             let admitted = |node: NodeId| {
                 let heartbeat = self.heartbeat(node)?;
                 let says_so = matches!(heartbeat.state, NodeState::Member | NodeState::Resigned);
