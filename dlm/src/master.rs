@@ -10,13 +10,17 @@
 //! | `persist.rs` | records: placing, writing, clearing, what waits for which write |
 //! | `recovery.rs` | the steps of a recovery: read, hear, rewrite, begin |
 //! | `rebuild.rs` | the table from records and reports |
-//! | `members.rs` | members that die, come back, speak late; orphans and their adoption |
+//! | `members.rs` | members that come back or speak late, and their sessions |
+//! | `claims.rs` | what a restarted daemon does not remember, and clients claim |
+//! | `orphans.rs` | locks whose owners are gone: how long they live, and who may adopt them |
+//! | `purge.rs` | locks that leave because nobody can be asked |
 //! | `damage.rs` | damaged records, and who may claim them |
 //! | `scrub.rs` | comparing disk with memory |
 //! | `deadlock.rs` | deadlocks over the whole cluster |
 //! | `listing.rs` | `mxlock locks` |
 //! | `why.rs` | `mxlock why` |
 
+mod claims;
 mod damage;
 mod deadlock;
 mod listing;
@@ -24,7 +28,9 @@ mod members;
 #[cfg(feature = "model")]
 mod model;
 mod operations;
+mod orphans;
 mod persist;
+mod purge;
 mod rebuild;
 mod recovery;
 mod scrub;
@@ -133,7 +139,7 @@ pub(crate) struct Master {
     behind_due: Map<u32, BootTime>,
     writes: BTreeMap<IoId, WriteInfo>,
     lvb_waits: BTreeMap<u32, Vec<LvbWait>>,
-    purges: Vec<members::Purge>,
+    purges: Vec<purge::Purge>,
     /// Orphans that were adopted, by their new names: the daemons that do not know it yet, and the old names.
     adoptions: BTreeMap<LockId, (NodeId, LockId)>,
     /// Members by what they have said: their incarnation, once they have reported.

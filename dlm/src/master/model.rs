@@ -26,7 +26,7 @@ impl Master {
         under_way.sort_by_key(|(slot, _)| *slot);
         under_way.hash(hasher);
         lvb_waits.hash(hasher);
-        for members::Purge { locks, marking, clearing, .. } in purges {
+        for purge::Purge { locks, marking, clearing, .. } in purges {
             (locks, marking, clearing).hash(hasher);
         }
         let mut expiring: Vec<LockId> = expiries.iter().map(|(_, lock)| *lock).collect();

@@ -1,4 +1,5 @@
-//! Members that die, come back without memory, or speak late; orphans and their adoption (`dlm/src/master/members.rs`).
+//! Members that die, come back without memory, or speak late; orphans and their adoption
+//! (`dlm/src/master/{members,orphans,purge}.rs`).
 
 use super::Step;
 use super::catalogue::Left;
