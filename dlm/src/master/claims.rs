@@ -119,6 +119,7 @@ impl Master {
         // The record keeps the old incarnation: until its daemon lists the session in a report, nobody may take its silence
         // about the lock for a word.
         holder.token = holder.token.max(claim.token);
+        holder.abandoned = false;
         // A down-conversion that was asked for comes again: until then the lock keeps its mode. One that gave up PW or EX,
         // or an unlock, may have been carried out by an earlier master, and others have written values since (I9).
         let gave_up = writer && !Self::may_write_value(Some(claim.mode));

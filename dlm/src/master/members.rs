@@ -89,6 +89,17 @@ impl Master {
         if stand + dropped.len() > 0 {
             self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
         }
+        // A PERSISTENT one that its session had lost before is still an orphan; its end would have been acknowledged after that
+        // of its record.
+        let is_abandoned = |lock: &LockId| {
+            self.table.get(*lock).is_some_and(|view| {
+                let holder = view.payload;
+                holder.abandoned && holder.persistent && view.granted.is_some() && holder.incarnation != incarnation
+            })
+        };
+        let (mut abandoned, dropped): (Vec<LockId>, Vec<LockId>) = dropped.into_iter().partition(is_abandoned);
+        abandoned.sort();
+        abandoned.into_iter().for_each(|lock| self.orphan(now, lock));
         // Their owner ended them without an answer, perhaps by a death.
         self.withdraw(now, dropped, LvbUpdate::Invalidate);
         // What it does not speak for was an earlier incarnation's: until now it could have been claimed.

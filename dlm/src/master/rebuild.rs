@@ -74,9 +74,18 @@ impl Word {
         false
     }
 
-    fn speaks_for(&self, record: &LockRecord) -> bool {
+    /// Whether the member that had this lock has spoken, and knows all about it.
+    fn is_of_speaker(&self, record: &LockRecord) -> bool {
         self.incarnations.get(&record.owner) == Some(&record.owner_incarnation)
-            || self.sessions.contains(&(record.owner, record.lock.session))
+    }
+
+    /// An orphan of an incarnation that was excluded: its session may live, but has lost it.
+    fn is_abandoned(&self, record: &LockRecord) -> bool {
+        record.persistent && record.orphan && record.state != LockState::Waiting && !self.is_of_speaker(record)
+    }
+
+    fn speaks_for(&self, record: &LockRecord) -> bool {
+        self.is_of_speaker(record) || self.sessions.contains(&(record.owner, record.lock.session))
     }
 
     /// Finds for reported locks without a record of their own the ones that stand for them (section 7): records of earlier
@@ -203,7 +212,10 @@ impl Master {
         for (slot, record) in records {
             let held = record.state != LockState::Waiting;
             let writer = Self::may_write_value(Some(record.mode.max(record.wanted)));
-            if word.speaks_for(&record) {
+            if word.speaks_for(&record) && word.is_abandoned(&record) {
+                // Its session does not speak of it any more. Had it been released, its record would have gone first.
+                self.restore_record(now, slot, record, Standing::Orphan);
+            } else if word.speaks_for(&record) {
                 spoken_for.push((slot, record));
             } else if self.members.contains(record.owner) {
                 possible_holders += u64::from(self.restore_record(now, slot, record, Standing::Possible));
@@ -296,7 +308,7 @@ impl Master {
                 node: record.owner,
                 persistent: record.persistent,
                 gone: standing == Standing::Orphan,
-                abandoned: standing == Standing::Orphan,
+                abandoned: standing == Standing::Orphan || record.orphan && record.persistent,
                 settling: Settling::Nothing,
                 hushed: false,
             },

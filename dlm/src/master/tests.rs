@@ -550,3 +550,21 @@ fn the_daemon_of_an_adopted_orphan_is_told_by_the_next_master() {
     });
     assert!(told);
 }
+
+/// Section 7: what an excluded node left PERSISTENT is an orphan, also when the node is back, its session lives on, and a
+/// failover comes: the session has lost it, and does not release it by not speaking of it.
+#[test]
+fn an_abandoned_orphan_outlives_a_failover() {
+    let left = LockRecord { persistent: true, orphan: true, ..record(0, id(1, 1), Mode::EX, 1) };
+    for late in [false, true] {
+        let mut rig = Rig::new(std::slice::from_ref(&left), &[(0, NEW), (1, OTHER)]);
+        rig.report(1, OTHER, &[2], vec![]);
+        if late {
+            rig.pass(1_000);
+        }
+        rig.report(0, NEW, &[1], vec![]);
+        rig.pass(500);
+        let records = rig.records();
+        assert!(records.len() == 1 && records[0].1.orphan, "late: {late}");
+    }
+}
