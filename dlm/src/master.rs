@@ -138,6 +138,8 @@ pub(crate) struct Master {
     behind: BTreeSet<(BootTime, u32)>,
     behind_due: Map<u32, BootTime>,
     writes: BTreeMap<IoId, WriteInfo>,
+    /// Slots that are cleared once another record carries the value that theirs does.
+    passing: BTreeSet<u32>,
     lvb_waits: BTreeMap<u32, Vec<LvbWait>>,
     purges: Vec<purge::Purge>,
     /// Orphans that were adopted, by their new names: the daemons that do not know it yet, and the old names.

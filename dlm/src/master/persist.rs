@@ -252,6 +252,10 @@ impl Master {
             Owner::Lock(lock) => {
                 let Some(view) = self.table.get(lock) else { return };
                 if let Settling::Release { .. } = view.payload.settling {
+                    if self.passes_value_on(lock) {
+                        self.passing.insert(slot);
+                        return;
+                    }
                     return self.clear(slot, Some(lock));
                 }
                 let mut record = self.record_of(&view);
@@ -268,6 +272,27 @@ impl Master {
             Owner::Clearing => self.clear(slot, None),
             Owner::Free | Owner::Standing(_) | Owner::Damaged => {}
         }
+    }
+
+    /// An acknowledged value must not go with the one record that carries it, where a lock stays whose record is only brought up
+    /// to date behind. Whether such a one is being written.
+    fn passes_value_on(&mut self, lock: LockId) -> bool {
+        let Some(view) = self.table.get(lock) else { return false };
+        let sequence = self.value_sequence(view.resource);
+        let carries = |slot: u32| self.durable[slot as usize].is_some_and(|durable| durable.lvb >= sequence);
+        if sequence == LvbSequence::default() || !carries(view.payload.slot) {
+            return false;
+        }
+        let stay: Vec<u32> = self
+            .table
+            .locks_on(view.resource)
+            .filter(|other| other.lock != lock && other.granted.is_some() && other.payload.slot != NO_SLOT)
+            .filter(|other| other.payload.settling == Settling::Nothing)
+            .map(|other| other.payload.slot)
+            .collect();
+        let Some(&heir) = stay.first().filter(|_| !stay.iter().any(|slot| carries(*slot))) else { return false };
+        self.write_now(heir);
+        self.slots.is_busy(heir)
     }
 
     fn clear(&mut self, slot: u32, lock: Option<LockId>) {
@@ -412,6 +437,9 @@ impl Master {
             return;
         }
         self.values_written(slot);
+        for slot in std::mem::take(&mut self.passing) {
+            self.write_now(slot);
+        }
         if let Owner::Lock(lock) = self.slots.owner(slot)
             && self.saved.remove(&lock)
         {

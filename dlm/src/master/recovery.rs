@@ -155,6 +155,7 @@ impl Master {
             behind: BTreeSet::new(),
             behind_due: Map::default(),
             writes: BTreeMap::new(),
+            passing: BTreeSet::new(),
             lvb_waits: BTreeMap::new(),
             purges: Vec::new(),
             adoptions: BTreeMap::new(),

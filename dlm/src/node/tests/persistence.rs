@@ -189,3 +189,33 @@ fn orphans_are_adopted_by_range() {
     solo.adopt_range(12, "data", range(0, 99), Mode::EX);
     assert!(solo.is_granted(12, 0, Mode::EX), "the daemon remembers what part was adopted");
 }
+
+/// I9: an acknowledged value rests on one record, and the others are brought up to date behind. When the lock of that record
+/// is released at once, the value does not go with it (simulator seed 1011942).
+#[test]
+fn an_acknowledged_value_outlives_the_record_that_carried_it() {
+    let mut solo = Solo::new();
+    solo.lock(1, "data", Mode::EX);
+    solo.unlock_writing(1, 6);
+    solo.until(|solo| solo.records().is_empty());
+    solo.request(Request::Lock(LockRequest {
+        seq: 2,
+        resource: resource("data"),
+        mode: Mode::NL,
+        flags: LockFlags::PERSISTENT,
+        range: None,
+        timeout_ms: None,
+        transaction: 0,
+        orphan_lifetime_ms: None,
+    }));
+    solo.lock(3, "data", Mode::NL);
+    solo.lock(4, "data", Mode::EX);
+    solo.until(|solo| solo.is_granted(4, 0, Mode::EX));
+    solo.unlock_writing(4, 7);
+    solo.unlock(2);
+    let done = |solo: &Solo, seq| !solo.answers(seq, u32::MAX).is_empty();
+    assert!(done(&solo, 4) && done(&solo, 2));
+    let carries = |(_, record): &(u32, LockRecord)| record.lvb.as_ref().is_some_and(|lvb| lvb.bytes == [7]);
+    let left: Vec<_> = solo.records().into_iter().filter(|(_, record)| record.lock.seq == 3).collect();
+    assert!(left.len() == 1 && carries(&left[0]), "{left:?}");
+}
