@@ -15,7 +15,9 @@
 //! | `standing` | member, master, excluded: what a view means for this node; the own heartbeat |
 //! | `policy` | who proposes which view, and when |
 //! | `beat` | what one turn of the heartbeat thread means |
+//! | `action`, `questions` | what the cluster wants done; what others may ask it |
 
+mod action;
 pub mod agreement;
 mod beat;
 mod claim;
@@ -23,6 +25,7 @@ mod fence;
 mod lease;
 mod liveness;
 mod policy;
+mod questions;
 mod sector;
 #[cfg(test)]
 mod sim;
@@ -30,17 +33,18 @@ mod standing;
 #[cfg(test)]
 mod tests;
 
+pub use action::Action;
 pub use claim::{Candidate, ClaimError, ClaimKind, candidates};
 pub use fence::FenceAckError;
 
 use crate::config::Config;
-use crate::event::{Event, StopReason};
-use crate::io::{ImageId, Region};
+use crate::event::StopReason;
+use crate::io::Region;
 use crate::rng::Rng;
 use crate::time::BootTime;
 use agreement::Proposer;
 use claim::Claim;
-use fence::{Fence, Verdict};
+use fence::Fence;
 use lease::Lease;
 use liveness::{Liveness, Pulse};
 use mxlock_format::{Epoch, Heartbeat, Incarnation, MAX_NODES, NodeId, NodeSet, NodeState, View};
@@ -48,91 +52,6 @@ use policy::Mandate;
 use sector::OwnSector;
 use std::collections::VecDeque;
 use std::time::Duration;
-
-/// What the cluster wants done, or has found out.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Action {
-    /// Publish this as the own heartbeat.
-    Publish {
-        /// Its number.
-        image: ImageId,
-        /// Its contents.
-        heartbeat: Box<Heartbeat>,
-        /// Begin a beat at once.
-        urgent: bool,
-        /// As long as nothing has been written: not to be begun after this.
-        begin_by: Option<BootTime>,
-    },
-    /// No ballot is cast before; for the next daemon in this slot (docs/decisions/009).
-    BallotsFrom(BootTime),
-    /// Begin a beat at once: something is to be seen on disk.
-    Look,
-    /// The slot was read back, for as long as its claim asks: it is ours.
-    SlotConfirmed,
-    /// A committed view that is newer than all before; ascending, but epochs may be skipped.
-    ViewLearned {
-        /// The view.
-        view: View,
-        /// This node's proposer brought it to its end.
-        own: bool,
-    },
-    /// The node is confirmed and its lease runs until then.
-    LeaseExtended {
-        /// End of the lease.
-        until: BootTime,
-    },
-    /// The lease ran out. The loss is latched (section 5). A master has resigned by it.
-    LeaseLost,
-    /// The latched loss ended: a view above it confirms this incarnation, whose locks stand.
-    LeaseRegained {
-        /// That view.
-        epoch: Epoch,
-    },
-    /// This node is to be (re)admitted: send `Join { above }` to the master, and again from time to time, until
-    /// [`Cluster::wants_join`] changes.
-    WantsJoin {
-        /// Only a view with a greater epoch will do.
-        above: Epoch,
-    },
-    /// To the master: a joiner is on disk; its `Join` is to be expected.
-    Joiner {
-        /// Its slot.
-        node: NodeId,
-        /// Which start of it.
-        incarnation: Incarnation,
-    },
-    /// To the master: a member's daemon was restarted. The old incarnation is gone; its locks are orphans.
-    MemberReplaced {
-        /// Its slot.
-        node: NodeId,
-        /// The new incarnation: a joiner.
-        incarnation: Incarnation,
-    },
-    /// A member that was announced as replaced beats as before: what the sector had shown was an older write that landed
-    /// late, or a read that was out of date. What it said meanwhile was not heard.
-    MemberBack {
-        /// The member.
-        node: NodeId,
-    },
-    /// To the master: the node is a member of the view; tell it with `Admitted { view }`.
-    Admitted {
-        /// Its slot.
-        node: NodeId,
-        /// Which start of it.
-        incarnation: Incarnation,
-        /// The view.
-        view: View,
-    },
-    /// This node was excluded: its locks are gone. It has a new incarnation and goes on as a joiner.
-    Excluded {
-        /// The view without it.
-        epoch: Epoch,
-    },
-    /// For the log.
-    Log(Event),
-    /// The daemon must end. Nothing follows.
-    Stop(StopReason),
-}
 
 /// Whether this incarnation is confirmed by a view, and so holds what its lease covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -514,107 +433,5 @@ impl Cluster {
         if !self.stopped {
             self.actions.push_back(Action::Look);
         }
-    }
-
-    // -- Questions -----------------------------------------------------------------------------------------------
-
-    /// This node's slot.
-    pub fn node(&self) -> NodeId {
-        self.identity.node
-    }
-
-    /// This incarnation; an exclusion changes it.
-    pub fn incarnation(&self) -> Incarnation {
-        self.identity.incarnation
-    }
-
-    /// What the own sector says of this node.
-    pub fn state(&self) -> NodeState {
-        self.state
-    }
-
-    /// The newest committed view known.
-    pub fn view(&self) -> Option<&View> {
-        self.view.as_ref()
-    }
-
-    /// End of the lease; `None` while this incarnation is not confirmed (not yet admitted, or the loss is latched).
-    pub fn lease_until(&self) -> Option<BootTime> {
-        self.lease.until().filter(|_| self.standing == Standing::Confirmed)
-    }
-
-    /// I4: the newest view known names this incarnation, it has not resigned, and its lease is valid.
-    pub fn is_master(&self, now: BootTime) -> bool {
-        !self.stopped
-            && self.view.is_some_and(|view| self.is_me(view.master, view.master_incarnation))
-            && self.resigned_up_to.is_none()
-            && self.lease_until().is_some_and(|until| now < until)
-    }
-
-    /// This incarnation was admitted, is in the newest view known, and its sector says so on disk: it may have locks.
-    pub fn is_member(&self) -> bool {
-        !self.stopped
-            && self.admitted
-            && self.member_on_disk
-            && self.view.is_some_and(|view| view.members.contains(self.node()))
-    }
-
-    /// Whether the slot is ours.
-    pub fn is_slot_confirmed(&self) -> bool {
-        self.claim.is_confirmed()
-    }
-
-    /// While this node is to be (re)admitted: what to put into `Join`.
-    pub fn wants_join(&self) -> Option<Epoch> {
-        match self.standing {
-            Standing::Wanting { above, .. }
-                if self.claim.is_confirmed() && !self.leaving && !self.retiring && !self.stopped =>
-            {
-                above
-            }
-            _ => None,
-        }
-    }
-
-    /// As master: the first epoch of this recovery, which is the stamp of its table (section 6).
-    pub fn recovering_epoch(&self) -> Option<Epoch> {
-        self.mandate.recovering_since()
-    }
-
-    /// The incarnation of a member: what this master admitted, else what the slot's sector says with its state.
-    pub fn member_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        let view = self.view?;
-        if !view.members.contains(node) {
-            return None;
-        }
-        if node == self.node() {
-            return self.admitted.then_some(self.incarnation());
-        }
-        let heartbeat = self.heartbeat(node)?;
-        let by_memory = self.mandate.admitted(node) == Some(heartbeat.incarnation);
-        let by_sector = matches!(heartbeat.state, NodeState::Member | NodeState::Resigned);
-        (by_memory || by_sector).then_some(heartbeat.incarnation)
-    }
-
-    /// The node's heartbeat as last read; `None` when it is damaged.
-    pub fn heartbeat(&self, node: NodeId) -> Option<&Heartbeat> {
-        self.region[node.index()].as_ref().ok()
-    }
-
-    /// How long the node's heartbeat has not changed, on this clock.
-    pub fn silence(&self, node: NodeId, now: BootTime) -> Option<Duration> {
-        self.liveness.age(node, now)
-    }
-
-    /// Members that are silent and wait for `fence-ack`.
-    pub fn blocked_on(&self) -> Vec<NodeId> {
-        let Some(view) = self.view else { return Vec::new() };
-        let blocked = |&node: &NodeId| self.fence.verdict(node, &self.liveness) == Verdict::Blocked;
-        view.members.with(view.master).without(self.node()).iter().filter(blocked).collect()
-    }
-
-    /// Damaged heartbeat sectors: view changes wait for their repair.
-    pub fn damaged(&self) -> Vec<NodeId> {
-        NodeId::all().filter(|node| self.region[node.index()].is_err()).collect()
     }
 }

@@ -8,8 +8,8 @@ mod mastership;
 
 use super::sim::{config, fresh_region};
 use super::*;
-use crate::event::{GoneReason, StopReason};
-use crate::io::{Beat, BeatRead, BeatWrite, IoFault};
+use crate::event::{Event, GoneReason, StopReason};
+use crate::io::{Beat, BeatRead, BeatWrite, ImageId, IoFault};
 use mxlock_format::{Ballot, Block, Fault, HeartbeatError, Phase, Uuid};
 
 const R: u64 = 200;
