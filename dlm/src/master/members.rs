@@ -208,7 +208,8 @@ impl Master {
                 let slot = removed.payload.slot;
                 if slot != NO_SLOT {
                     self.slots.set_owner(slot, Owner::Clearing);
-                    self.write_later(now, slot);
+                    // A PERSISTENT one would be an orphan if the master died before that.
+                    if removed.payload.persistent { self.write_now(slot) } else { self.write_later(now, slot) }
                 }
                 if removed.lvb == LvbTransfer::Written {
                     self.refresh_values(now, &removed.resource);

@@ -8,8 +8,13 @@ impl Member {
         let Outcome { lock: id, op, result } = outcome;
         let Some(lock) = self.locks.get_mut(&id) else {
             // Timed out or released meanwhile, and the unlock is on its way behind the request.
+            let granted = matches!(result, OutcomeResult::Granted { .. });
             if op == UNLOCK_OP {
                 self.taken_back.remove(&id);
+            } else if granted && !self.taken_back.contains_key(&id) {
+                // Or it was answered otherwise before, by word of an earlier incarnation: nobody here has it.
+                let kind = OperationKind::Unlock { lvb: None, invalidate_lvb: false, answer: false };
+                self.send_operation(id, UNLOCK_OP, kind);
             }
             return;
         };

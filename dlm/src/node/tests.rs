@@ -584,3 +584,27 @@ fn a_damaged_record_makes_values_doubtful() {
     solo.lock(4, "data", Mode::PR);
     assert!(!solo.value(4, 0).is_some_and(|(_, valid)| valid), "value 7 was the last one");
 }
+
+/// A grant that nobody waits for (its request was answered otherwise in a failover) is given back: it would stay for ever.
+#[test]
+fn a_lock_that_nobody_asked_for_is_given_back() {
+    use mxlock_proto::peer::{NewLock, Operation, OperationKind};
+    let mut solo = Solo::new();
+    let (now, me) = (Now { boot: solo.now, wall_ms: 0 }, solo.core.node());
+    let incarnation = solo.core.cluster.incarnation();
+    let new = NewLock {
+        resource: resource("data"),
+        mode: Mode::EX,
+        flags: LockFlags::NONE,
+        range: None,
+        process: Process { pid: 9, start_time: 1, uid: 0 },
+        transaction: 0,
+        orphan_lifetime_ms: 0,
+    };
+    let lock = LockId { session: mxlock_format::SessionId(9), seq: 1 };
+    let operation = Operation { lock, op: 0, kind: OperationKind::Lock(Box::new(new)) };
+    solo.core.master.as_mut().unwrap().handle(now, me, incarnation, PeerMessage::Operation(operation));
+    solo.input(Input::Tick);
+    solo.lock(1, "data", Mode::EX);
+    solo.until(|solo| solo.is_granted(1, 0, Mode::EX));
+}

@@ -223,6 +223,11 @@ impl World {
             self.coverage.tokens_compared += 1;
             let verdict = self.oracles.tokens.granted(lock, op, grant.token, done.token_floor);
             self.judge(Rule::I2, verdict);
+            // What it is adopting in this moment is its own (OWN), though it has not heard so.
+            let adopting = |held: &&Held| held.ops.values().any(|op| matches!(op.request, Request::Adopt(_)));
+            let mine = self.clients[client].locks.values().filter(|held| held.resource == resource);
+            let spans: Vec<ByteRange> = mine.filter(adopting).map(Held::span).collect();
+            spans.into_iter().for_each(|span| self.oracles.orphans.perhaps_adopted(resource, span));
             let views = &self.oracles.views;
             let verdict = self
                 .oracles
