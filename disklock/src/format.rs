@@ -300,20 +300,20 @@ impl Target {
             None => return Ok(()),
         };
         let (began, total) = (Instant::now(), Duration::from_millis(dead_ms.into()));
-        loop {
+        let step = Duration::from_millis(u64::from(renew_ms) / 2).min(Duration::from_millis(500));
+        let pause = |watched| {
+            std::thread::sleep(step.min(total - watched));
+            began.elapsed()
+        };
+        look_until(total, pause, |watched| {
             let now = read_head(&self.file, &self.path, self.length, self.alignment)?;
             if let Some(at) = (0..now.len()).find(|&i| now[i] != before.head[i]) {
                 let what = format!("a node is using this lockstate (byte {at} changed): stop all nodes first");
                 return Err(LockConflict { path: self.path.clone(), what }.into());
             }
-            let watched = began.elapsed();
             progress(Progress::Watching { watched: watched.min(total), total });
-            if watched >= total {
-                return Ok(());
-            }
-            let step = Duration::from_millis(u64::from(renew_ms) / 2).min(Duration::from_millis(500));
-            std::thread::sleep(step.min(total - watched));
-        }
+            Ok(())
+        })
     }
 
     /// The table first, then all heartbeats in one write: after a crash in between the old epoch can still be read,
@@ -382,6 +382,24 @@ impl Target {
     }
 }
 
+/// Looks at once, and again after each `pause`, until a look that was *begun* after `total`: a look that took long, or a
+/// machine that stood still behind it, has seen nothing of the rest (section 5: silence ends with a read that was issued
+/// after the limit). `pause` and `look` get the time at which the last look, or this one, began.
+fn look_until<E>(
+    total: Duration,
+    pause: impl Fn(Duration) -> Duration,
+    mut look: impl FnMut(Duration) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut begun = Duration::ZERO;
+    loop {
+        look(begun)?;
+        if begun >= total {
+            return Ok(());
+        }
+        begun = pause(begun);
+    }
+}
+
 fn cannot_create(path: &Path, source: std::io::Error) -> DiskError {
     if source.kind() == ErrorKind::PermissionDenied {
         return DiskError::io("create", path, source);
@@ -417,6 +435,27 @@ mod tests {
     use mxlock_format::{Block, Fault, HeartbeatError};
 
     const HOUR_MS: u64 = 3_600_000;
+
+    /// Section 5: what is silent is known by a look that was begun after the limit, however long the one before took.
+    #[test]
+    fn a_look_that_took_long_is_not_the_last() {
+        let second = Duration::from_secs;
+        let clock = std::cell::Cell::new(Duration::ZERO);
+        let mut looks = Vec::new();
+        let pause = |_| {
+            clock.set(clock.get() + second(1));
+            clock.get()
+        };
+        let done: Result<(), ()> = look_until(second(10), pause, |begun| {
+            looks.push(begun);
+            clock.set(clock.get() + second(20));
+            Ok(())
+        });
+        assert_eq!((done, looks), (Ok(()), vec![second(0), second(21)]));
+        let refused =
+            look_until(second(10), |at| at + second(4), |begun| if begun < second(8) { Ok(()) } else { Err(begun) });
+        assert_eq!(refused, Err(second(8)));
+    }
 
     /// Section 3: the epoch starts above the old one's, and at least at the number of hours since 1970.
     #[test]
