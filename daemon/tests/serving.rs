@@ -25,10 +25,11 @@ struct Daemon {
 }
 
 impl Daemon {
-    /// A daemon with short times; it may be still claiming its slot.
+    /// A daemon that renews often, so that it is soon there, and whose lease outlives any pause of a busy machine. It may
+    /// be still claiming its slot.
     fn start(more: &[&str]) -> Daemon {
         let dir = tempfile::tempdir().unwrap();
-        let timing = ["--renew-ms", "100", "--lease-ms", "2000", "--grace-ms", "100", "--dead-ms", "2400"];
+        let timing = ["--renew-ms", "100", "--lease-ms", "20000", "--grace-ms", "100", "--dead-ms", "21300"];
         let made = Command::new(env!("CARGO_BIN_EXE_mxlockd"))
             .arg("format")
             .arg(dir.path().join("lockstate"))

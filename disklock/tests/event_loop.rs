@@ -22,7 +22,7 @@ fn each_loop(test: impl Fn(&mut dyn EventLoop, &Fixture)) {
 
 /// The next `count` events, by token.
 fn events(io: &mut dyn EventLoop, count: usize) -> Vec<Event> {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     let mut events = Vec::new();
     while events.len() < count {
         assert!(Instant::now() < until, "only {events:?}");
@@ -141,7 +141,7 @@ fn other_threads_wake_the_loop_and_time_passes() {
             io.wait(Some(left), &mut events).unwrap();
             assert!(events.is_empty());
         }
-        assert!(end.elapsed() < Duration::from_secs(5));
+        assert!(end.elapsed() < Duration::from_secs(60));
         std::thread::scope(|scope| {
             scope.spawn(|| kick.write(1).unwrap());
             assert!(matches!(event(io), Event { token: 9, outcome: Outcome::Readable(Ok(())) }));

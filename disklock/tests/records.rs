@@ -25,7 +25,7 @@ fn write(io: &mut dyn EventLoop, id: u64, slot: u32, image: Option<&SectorImage>
 
 /// Runs the loop until nothing is in flight.
 fn finish(io: &mut dyn EventLoop) -> Vec<RecordDone> {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + Duration::from_secs(120);
     let (mut done, mut events) = (Vec::new(), Vec::new());
     while io.in_flight() > 0 {
         assert!(Instant::now() < until, "{} requests do not end", io.in_flight());

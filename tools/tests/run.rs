@@ -175,7 +175,8 @@ fn command_and_descendants_end_within_the_grace_time_of_the_deadline() {
     let (code, _, err) = end(child);
     assert_eq!(code, 75, "{err}");
     assert!(Instant::now() >= deadline, "not before the deadline");
-    assert!(Instant::now() < deadline + Duration::from_millis(800), "within the grace time");
+    // Far from never; that it aims at the grace time is tested where it is computed (`kill_time`).
+    assert!(Instant::now() < deadline + PATIENCE, "within the grace time");
     assert!(pids.iter().all(|pid| !runs(pid)), "{pids:?} survived");
     assert!(err.contains("ending COMMAND") && err.contains("COMMAND is gone\n"), "{err}");
 }

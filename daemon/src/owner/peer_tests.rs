@@ -14,7 +14,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One daemon's half.
 struct Side {
@@ -43,7 +43,8 @@ impl Side {
             incarnation: Incarnation(incarnation),
             lockspace: Uuid([7; 16]),
             key: ClusterKey([key; 32]),
-            renew: Duration::from_millis(200),
+            // Four of them are the patience with a handshake.
+            renew: Duration::from_secs(2),
         };
         let geometry = Geometry { sector: SectorSize::S512, slot_count: 64 };
         let mut io = EpollLoop::new(tempfile::tempfile().unwrap(), geometry).unwrap();

@@ -5,7 +5,6 @@ mod fake;
 use fake::*;
 use mxlock_client::*;
 use mxlock_proto::client::{Request, Response};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -42,15 +41,15 @@ fn an_orphan_is_adopted_and_the_session_ends_in_order() {
         },
         move || {
             assert_eq!(client.submit_adopt(&spec("a").resource, Mode::PR, true).unwrap(), 1);
-            let granted = client.poll_events(Some(Duration::from_secs(10))).unwrap();
+            let granted = client.poll_events(Some(PATIENCE)).unwrap();
             assert!(
                 matches!(&granted[..], [Event::Answer { seq: 1, op: 0, answer: Answer::Granted(_) }]),
                 "{granted:?}"
             );
             client.submit_unlock_with(1, &UnlockSpec { lvb: None, invalidate_lvb: true }).unwrap();
-            let ended = client.poll_events(Some(Duration::from_secs(10))).unwrap();
+            let ended = client.poll_events(Some(PATIENCE)).unwrap();
             assert_eq!(ended, [Event::Answer { seq: 1, op: UNLOCK_OP, answer: Answer::Unlocked }]);
-            assert!(client.close(Duration::from_secs(10)), "the daemon closes the connection");
+            assert!(client.close(PATIENCE), "the daemon closes the connection");
         },
     );
     let (client, conn) = fake.client(fake.options(), 8);
@@ -387,10 +386,7 @@ fn administrative_replies() {
 fn the_descriptor_wakes() {
     let fake = Fake::new();
     let (client, mut conn) = fake.client(fake.options(), 7);
-    let readable = |timeout: Duration| {
-        let mut fds = [PollFd::new(client.as_fd().unwrap(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::try_from(timeout).unwrap()).unwrap() == 1
-    };
+    let readable = |patience: Duration| readable(&client.as_fd().unwrap(), patience);
     assert!(!readable(Duration::ZERO));
     let first = client.as_fd().unwrap().as_raw_fd();
     conn.send(&Response::Bast { seq: 1, wanted: Mode::PR });

@@ -7,20 +7,21 @@ use mxlock_format::{Mode, NodeId, SessionId, Token};
 use mxlock_proto::client::{Answer, Denial, Grant, Hello, LvbValue, Request, Response, Welcome};
 use mxlock_proto::frame::{FrameReader, MAX_HELLO_FRAME, encode_into};
 use mxlock_proto::page::{PAGE_BYTES, PAGE_MAGIC, PAGE_VERSION};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use std::fs::File;
-use std::io::{IoSlice, Read, Write};
+use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// No test waits longer for anything.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A lease that outlives every test.
 pub const LONG_NS: u64 = 600_000_000_000;
 
@@ -68,6 +69,21 @@ impl Page {
     }
 }
 
+/// Whether there is something to read or to accept within `patience`.
+pub fn readable(what: &impl AsFd, patience: Duration) -> bool {
+    let until = Instant::now() + patience;
+    loop {
+        // Rounded up: an early end is not one.
+        let left = until.saturating_duration_since(Instant::now()).as_millis() as i32;
+        let timeout = if patience.is_zero() { 0 } else { left + 1 };
+        let mut fds = [PollFd::new(what.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::try_from(timeout).unwrap()) {
+            Err(Errno::EINTR) => {}
+            found => return found.unwrap() == 1,
+        }
+    }
+}
+
 pub struct Fake {
     dir: TempDir,
     listener: Option<UnixListener>,
@@ -105,9 +121,7 @@ impl Fake {
 
     pub fn accept(&self) -> Conn {
         let listener = self.listener.as_ref().expect("the daemon is running");
-        let mut fds = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        let timeout = PollTimeout::try_from(PATIENCE).unwrap();
-        assert_eq!(poll(&mut fds, timeout).unwrap(), 1, "the client did not connect");
+        assert!(readable(listener, PATIENCE), "the client did not connect");
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -150,7 +164,10 @@ impl Conn {
             if let Some(request) = self.reader.next_frame().unwrap() {
                 return Some(request);
             }
-            let count = self.stream.read(self.reader.spare_mut()).expect("the client said nothing");
+            let count = match self.stream.read(self.reader.spare_mut()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.expect("the client said nothing"),
+            };
             if count == 0 {
                 return None;
             }
