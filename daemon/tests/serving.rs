@@ -3,7 +3,7 @@
 
 use mxlock_format::{Mode, QualifiedName, Resource};
 use mxlock_proto::client::{
-    AdminReply, AdminRequest, Answer, CLIENT_PROTOCOL, Hello, LockRequest, Refusal, Request, Response, UnlockRequest,
+    AdminReply, AdminRequest, Answer, Hello, LockRequest, Refusal, Request, Response, UnlockRequest,
 };
 use mxlock_proto::frame::{FrameReader, MAX_HELLO_FRAME, encode_into};
 use mxlock_proto::{LockFlags, client::Welcome};
@@ -136,7 +136,7 @@ impl Client {
     }
 
     fn hello(&mut self, on_behalf_of: Option<u32>) -> Result<Welcome, Refusal> {
-        self.send(&Request::Hello(Hello { version: CLIENT_PROTOCOL, resume: None, claims: Vec::new(), on_behalf_of }));
+        self.send(&Request::Hello(Hello { on_behalf_of, ..Hello::first() }));
         match self.receive() {
             Some(Response::Welcome(welcome)) => Ok(welcome),
             Some(Response::Refused(refusal)) => Err(refusal),

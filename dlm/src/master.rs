@@ -160,6 +160,7 @@ pub(crate) struct Master {
     /// Locks that such claims brought back, until their records are on disk.
     saved: BTreeSet<LockId>,
     recovery: Option<Box<Recovery>>,
+    /// Messages that wait for the table to stand, or for a record to be written.
     deferred: VecDeque<(NodeId, Incarnation, PeerMessage)>,
     scrub: Scrub,
     token_counter: u64,
@@ -240,6 +241,13 @@ impl Master {
             _ => {}
         }
         self.run_effects(now);
+    }
+
+    /// Messages that had to wait.
+    fn handle_deferred(&mut self, now: Now) {
+        for (from, incarnation, message) in std::mem::take(&mut self.deferred) {
+            self.handle(now, from, incarnation, message);
+        }
     }
 
     /// Carries out what the table did to other locks, in order.
@@ -406,9 +414,7 @@ impl Master {
             self.bequeath(node);
         }
         self.run_effects(now);
-        for (from, incarnation, message) in std::mem::take(&mut self.deferred) {
-            self.handle(now, from, incarnation, message);
-        }
+        self.handle_deferred(now);
         self.scrub.begin(now);
     }
 

@@ -114,6 +114,9 @@ struct OwnedLock {
     unlocking: Option<Box<Unlocking>>,
     /// It was asked for as somebody else's orphan.
     adopts: bool,
+    /// Its client was told this instead of a grant, or has ended: once the PERSISTENT lock that it asked to adopt is this node's,
+    /// it is an orphan again.
+    forsaken: Option<Denial>,
     /// A grant that came while the lease was lost: told when it is regained.
     untold: bool,
     /// The last grant read the value: it belongs to the answer.
@@ -236,6 +239,10 @@ impl Member {
         ids.sort();
         for id in ids {
             let lock = self.locks.get_mut(&id).expect("just listed");
+            if lock.forsaken.is_some() {
+                self.remove(id);
+                continue;
+            }
             if lock.granted.is_none() {
                 lock.pending.as_mut().expect("a lock without a mode waits for one").position = None;
                 continue;
@@ -311,7 +318,9 @@ impl Member {
             return;
         };
         let lock = &self.locks[&id];
-        let Some(conn) = self.sessions.get(&id.session).and_then(|s| s.conn) else { return };
+        let Some(conn) = self.sessions.get(&id.session).and_then(|s| s.conn).filter(|_| lock.forsaken.is_none()) else {
+            return;
+        };
         let grant = Grant {
             mode: lock.granted.expect("a granted lock"),
             token: lock.token,

@@ -469,6 +469,14 @@ impl Table {
         claims
     }
 
+    /// Locks that were asked for without an answer, for `Hello`.
+    pub(crate) fn asked(&self) -> Vec<u64> {
+        let unheard = |entry: &Entry| entry.lost.is_none() && entry.held.is_none() && !entry.pending.is_empty();
+        let mut asked: Vec<u64> = self.entries.iter().filter(|(_, entry)| unheard(entry)).map(|(&seq, _)| seq).collect();
+        asked.sort_unstable();
+        asked
+    }
+
     /// A lock that is held, in the mode that is left of it in any case, whatever became of what is under way.
     pub(crate) fn relied_on(&self, seq: u64) -> Option<Held> {
         let entry = self.entries.get(&seq)?;

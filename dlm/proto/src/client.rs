@@ -47,12 +47,22 @@ pub struct Hello {
     pub version: u16,
     /// After a lost connection or a restart of the daemon: the session to take up. It must be the same process.
     pub resume: Option<SessionId>,
-    /// With `resume`: the locks that the client believes it holds or waits for, so that a daemon that has lost its
+    /// With `resume`: the locks that the client believes it holds, so that a daemon that has lost its
     /// memory can claim them again. Operations that were not answered are sent again afterwards.
     pub claims: Vec<Claim>,
+    /// With `resume`: the client's numbers of locks that it has asked for, or asked to adopt, and has heard nothing of. A daemon
+    /// that has lost its memory may have been granted them.
+    pub asked: Vec<u64>,
     /// The process that the locks are for, when it is not the connecting one (`mxlock lock --pid`). It must belong to
     /// the same user, or the caller be uid 0.
     pub on_behalf_of: Option<u32>,
+}
+
+impl Hello {
+    /// The greeting that opens a new session for the connecting process.
+    pub fn first() -> Hello {
+        Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], asked: vec![], on_behalf_of: None }
+    }
 }
 
 /// A lock that a client believes it holds.

@@ -227,6 +227,8 @@ pub enum OperationKind {
     Cancel,
     /// Take over an orphan as this lock.
     Adopt(Box<NewLock>),
+    /// The one who asked to adopt a PERSISTENT lock as this one will not hear of it: if it was adopted, it is an orphan again.
+    Disown,
 }
 
 /// A new lock as its owner's daemon asks for it.
@@ -298,6 +300,8 @@ pub struct ClaimQuestion {
     pub process: Process,
     /// What it believes it holds.
     pub claims: Vec<crate::client::Claim>,
+    /// Locks that it has asked for without hearing of them: where the record says that they were granted, they stand.
+    pub asked: Vec<u64>,
 }
 
 /// Which claims stand; all other locks of the session are released.

@@ -40,6 +40,7 @@ fn requests() -> impl Strategy<Value = Request> {
                 Request::Hello(Hello {
                     version: CLIENT_PROTOCOL,
                     resume: resume.map(SessionId),
+                    asked: claims.iter().map(|claim| claim.seq).collect(),
                     claims,
                     on_behalf_of: resume.map(|id| id as u32),
                 })
@@ -166,7 +167,8 @@ fn the_largest_hello_and_welcome_fit() {
         token: Token(u64::MAX),
     };
     let claims: Vec<Claim> = (0..65_536).map(claim).collect();
-    let hello = Request::Hello(Hello { version: 1, resume: Some(SessionId(u64::MAX)), claims, on_behalf_of: None });
+    let (resume, asked) = (Some(SessionId(u64::MAX)), vec![u64::MAX; 65_536]);
+    let hello = Request::Hello(Hello { version: 1, resume, claims, asked, on_behalf_of: None });
     let wire = encode(&hello);
     assert!(wire.len() < MAX_HELLO_FRAME, "{}", wire.len());
     let mut reader = FrameReader::new(MAX_HELLO_FRAME);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::DETACHED_LIFETIME_MS;
+use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
 use mxlock_proto::client::Claim;
@@ -33,7 +34,12 @@ impl Master {
 
     /// A session that its daemon does not remember: which of its locks stand?
     pub(super) fn claim(&mut self, now: Now, from: NodeId, question: ClaimQuestion) {
-        let ClaimQuestion { session, process, claims } = question;
+        if question.asked.iter().any(|&seq| self.is_being_granted(LockId { session: question.session, seq })) {
+            // What is not on disk cannot be told: the answer comes after that.
+            let incarnation = self.reported[&from];
+            return self.deferred.push_back((from, incarnation, PeerMessage::Claim(question)));
+        }
+        let ClaimQuestion { session, process, mut claims, asked } = question;
         let mut possible: Vec<LockId> = self
             .table
             .locks()
@@ -46,6 +52,11 @@ impl Master {
         possible.sort();
         let same = |view: &LockView<'_, Holder>| view.payload.process == process;
         let known = !possible.is_empty() && possible.iter().all(|lock| self.table.get(*lock).is_some_and(|v| same(&v)));
+        // What was granted before its client heard of it is its own as well: an orphan that was adopted has no other owner.
+        if !planted(Bug::UnheardNotClaimed) {
+            let unheard = asked.into_iter().filter_map(|seq| self.unheard(LockId { session, seq }, &possible));
+            claims.extend(unheard.collect::<Vec<Claim>>());
+        }
         let mut saved = Vec::new();
         for claim in claims.iter().filter(|_| known || possible.is_empty()) {
             if self.possible_record(session, claim, &possible).is_none() {
@@ -70,7 +81,9 @@ impl Master {
             let Some(view) = self.table.get(lock).filter(|view| view.standing == Standing::Possible) else { continue };
             let wanted = view.wanted;
             if view.granted.is_some() {
-                unwanted.push(lock);
+                // A PERSISTENT one that its session had lost before is still an orphan.
+                let lost = view.payload.persistent && view.payload.abandoned && !planted(Bug::LostOrphanReleased);
+                if lost { self.orphan(now, lock) } else { unwanted.push(lock) }
                 continue;
             }
             // As it is before anything is granted: a grant has a number, and is told, when it is on disk.
@@ -83,6 +96,24 @@ impl Master {
         self.withdraw(now, unwanted, LvbUpdate::Invalidate);
         self.send(from, PeerMessage::Claimed(ClaimVerdict { session, standing: told, known: true }));
         self.forgive_damage();
+    }
+
+    /// Whether a possible holder was granted just before its daemon lost its memory, and no record says so yet.
+    pub(super) fn is_being_granted(&self, lock: LockId) -> bool {
+        self.table.get(lock).is_some_and(|view| {
+            view.standing == Standing::Possible && matches!(view.payload.settling, Settling::Grant { .. })
+        })
+    }
+
+    /// A lock that its client has asked for, and that its record says was granted, as a claim. To the client it is granted now:
+    /// with a number of now, since a record may be written before its grant has one.
+    fn unheard(&mut self, lock: LockId, possible: &[LockId]) -> Option<Claim> {
+        possible.binary_search(&lock).ok()?;
+        let view = self.table.get(lock)?;
+        let (resource, range, mode) = (view.resource.clone(), Self::range_of(&view), view.granted?);
+        self.token_counter += 1;
+        let token = Token::new(self.reign, self.token_counter);
+        Some(Claim { seq: lock.seq, resource, range, mode, token })
     }
 
     /// The possible holder that may be the lock of a claim: the lock itself, or one whose record stands for it.

@@ -144,7 +144,10 @@ impl Master {
         if left.nothing {
             let known = self.table.contains(lock).then_some(lock);
             let known = known.or_else(|| self.possible_like(lock.session, &reported.resource, range, reported.granted));
-            return self.withdraw(now, known.into_iter().collect(), LvbUpdate::Invalidate);
+            return match known.filter(|known| self.outlives_its_release(*known)) {
+                Some(known) => self.release_reported(now, known, from, incarnation, &reported),
+                None => self.withdraw(now, known.into_iter().collect(), LvbUpdate::Invalidate),
+            };
         }
         if !self.table.contains(lock) {
             match self.possible_like(lock.session, &reported.resource, range, reported.granted) {
@@ -198,6 +201,35 @@ impl Master {
             !own && view.range.overlaps(range) && view.granted.is_some_and(|held| !held.compatible(mode))
         };
         self.table.locks_on(&reported.resource).any(clash)
+    }
+
+    /// Whether the record of a lock may leave an orphan if it is released before it is cleared.
+    fn outlives_its_release(&self, lock: LockId) -> bool {
+        self.table.get(lock).is_some_and(|view| {
+            let slot = view.payload.slot;
+            slot != NO_SLOT && view.granted.is_some() && (view.payload.persistent || self.may_say_persistent(slot))
+        }) && !planted(Bug::LateReleaseAckedEarly)
+    }
+
+    /// A PERSISTENT lock whose owner has asked an earlier master for its end: it asks again, and is answered when the record is
+    /// cleared.
+    fn release_reported(
+        &mut self,
+        now: Now,
+        known: LockId,
+        node: NodeId,
+        incarnation: Incarnation,
+        reported: &ReportedLock,
+    ) {
+        let lock = reported.lock;
+        let slot = self.table.get(known).expect("just found").payload.slot;
+        if known != lock && self.table.rename(known, lock).is_ok() {
+            self.slots.set_owner(slot, Owner::Lock(lock));
+        }
+        let Some(holder) = self.table.payload_mut(lock) else { return };
+        (holder.node, holder.incarnation) = (node, incarnation);
+        let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);
+        self.clear_then_release(now, lock, LvbUpdate::Invalidate, false);
     }
 
     /// Takes away locks that their owner says it does not hold: their records are cleared behind.

@@ -42,6 +42,7 @@ impl Master {
                 }
             }
             OperationKind::Adopt(new) => self.adopt(now, from, incarnation, lock, op, *new),
+            OperationKind::Disown => self.disown(now, from, lock, op),
         }
     }
 
@@ -160,6 +161,12 @@ impl Master {
             None => LvbUpdate::Keep,
         };
         let slot = view.payload.slot;
+        if let Settling::Release { answer: awaited, wrote } = view.payload.settling {
+            // Its record is being cleared already.
+            let settling = Settling::Release { answer: awaited || answer, wrote };
+            self.table.payload_mut(lock).expect("still there").settling = settling;
+            return;
+        }
         // A conversion to TRANSIENT may not be on disk yet.
         let lingers = view.payload.persistent || self.may_say_persistent(slot);
         let clear_first = lingers || (answer && self.clear_behind.is_zero());
@@ -206,7 +213,7 @@ impl Master {
     }
 
     /// A PERSISTENT lock is released only after its record was cleared (section 7).
-    fn clear_then_release(&mut self, now: Now, lock: LockId, update: LvbUpdate, answer: bool) {
+    pub(super) fn clear_then_release(&mut self, now: Now, lock: LockId, update: LvbUpdate, answer: bool) {
         // While the record is being cleared the lock is still in the table: a conversion that waits must not be granted then.
         let _ = self.table.cancel(lock, &mut self.effects);
         let view = self.table.get(lock).expect("a lock to be released");

@@ -87,6 +87,15 @@ impl Master {
         self.table.locks_on(mine.resource).any(clash)
     }
 
+    /// Nobody will hear of this adoption: an orphan that became this lock is one again.
+    pub(super) fn disown(&mut self, now: Now, node: NodeId, lock: LockId, op: u32) {
+        match self.table.get(lock) {
+            Some(view) if view.granted.is_some() && !self.is_leaving(lock) => self.orphan(now, lock),
+            Some(_) => {}
+            None => self.deny(node, lock, op, Denial::NotFound),
+        }
+    }
+
     /// Takes an orphan over. Its process must have ended, or its node be gone: then nobody relies on it (section 7).
     pub(super) fn adopt(
         &mut self,

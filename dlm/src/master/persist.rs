@@ -129,6 +129,7 @@ impl Master {
             return self.write_now(slot);
         }
         let (node, op) = (view.payload.node, view.payload.op);
+        let forgotten = view.standing == Standing::Possible;
         let result = OutcomeResult::Granted {
             mode,
             token: view.payload.token,
@@ -143,7 +144,9 @@ impl Master {
             // Not before the record names the new owner: until then the old one speaks for it.
             self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
         }
-        self.outcome(node, lock, op, result);
+        if !forgotten {
+            self.outcome(node, lock, op, result);
+        }
         self.write_later(now, slot);
         if hushed {
             let _ = self.table.rebast(lock, &mut self.effects);
@@ -453,6 +456,7 @@ impl Master {
         if dirty {
             self.write_now(slot);
         }
+        self.handle_deferred(now);
     }
 
     fn cleared(&mut self, now: Now, slot: u32, info: WriteInfo) {

@@ -1,6 +1,8 @@
 //! A master alone on a table in memory: what it makes of records and words that a whole cluster shows too rarely.
 //! Each test is a counterexample of the model of recoveries (`docs/models.md`).
 
+mod claims;
+
 use super::*;
 use crate::io::TableChunk;
 use mxlock_format::{
@@ -225,7 +227,7 @@ impl Rig {
 
     fn claim(&mut self, from: u8, session: u64, seq: u64, mode: Mode, token: Token) -> ClaimVerdict {
         let claims = vec![Claim { seq, resource: resource(), range: None, mode, token }];
-        let question = ClaimQuestion { session: SessionId(session), process: process(), claims };
+        let question = ClaimQuestion { session: SessionId(session), process: process(), claims, asked: vec![] };
         self.hear(from, NEW, PeerMessage::Claim(question));
         let verdict = self.said.iter().rev().find_map(|(_, message)| match message {
             PeerMessage::Claimed(verdict) => Some(verdict.clone()),

@@ -102,6 +102,7 @@ impl Member {
         self.conns.get_mut(&conn).expect("an open connection").session = Some(id);
         if away {
             self.tell_presence(id, Presence::Here);
+            self.disown_again(id);
         }
         let welcome = Welcome {
             session: id,
@@ -137,6 +138,7 @@ impl Member {
                     session: *session,
                     process: claim.process,
                     claims: claim.hello.claims.clone(),
+                    asked: claim.hello.asked.clone(),
                 }));
             }
         }
@@ -196,6 +198,7 @@ impl Member {
                     pending,
                     unlocking: None,
                     adopts: lock.adopted,
+                    forsaken: None,
                     untold: false,
                     read: true,
                     lvb: lock.lvb.map(Box::new),

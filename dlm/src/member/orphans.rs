@@ -43,6 +43,31 @@ impl Member {
         }
     }
 
+    /// Whether a PERSISTENT lock may have become this one, as its client has asked.
+    pub(super) fn may_have_adopted(&self, id: LockId) -> bool {
+        self.locks.get(&id).is_some_and(|lock| {
+            let asked = lock.granted.is_some() || lock.pending.as_ref().is_some_and(|pending| pending.sent);
+            lock.adopts && lock.persistent && asked && !planted(Bug::AdoptionReleasedUnheard)
+        })
+    }
+
+    /// The client of an adoption does not hear of it: what others left behind must not end with a request that was refused. The
+    /// lock stays in the books, since this node has the final word about it.
+    pub(super) fn forsake(&mut self, id: LockId, why: Denial) {
+        self.locks.get_mut(&id).expect("a lock that was asked for").forsaken = Some(why);
+        self.send_operation(id, 0, OperationKind::Disown);
+    }
+
+    /// The master was told that the session is here: not so for what its client knows nothing of.
+    pub(super) fn disown_again(&mut self, session: SessionId) {
+        for seq in self.sessions[&session].locks.clone() {
+            let id = LockId { session, seq };
+            if self.locks[&id].forsaken.is_some() {
+                self.send_operation(id, 0, OperationKind::Disown);
+            }
+        }
+    }
+
     /// Releases at once what is neither PERSISTENT nor asked to outlive its process.
     fn session_over(&mut self, now: Now, id: SessionId, may_linger: bool) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -62,6 +87,8 @@ impl Member {
                 if lingers && !self.locks[&lock_id].persistent {
                     longest = longest.max(Some(self.locks[&lock_id].orphan_lifetime_ms));
                 }
+            } else if lock.granted.is_none() && self.may_have_adopted(lock_id) {
+                self.forsake(lock_id, Denial::SessionOver);
             } else {
                 self.release_silently(lock_id);
             }
@@ -98,7 +125,10 @@ impl Member {
         let Some(session) = self.sessions.get(&id) else { return };
         for seq in session.locks.clone() {
             let lock_id = LockId { session: id, seq };
-            if !(self.locks[&lock_id].persistent && self.locks[&lock_id].granted.is_some()) {
+            let held = self.locks[&lock_id].granted.is_some();
+            if !held && self.may_have_adopted(lock_id) {
+                self.forsake(lock_id, Denial::SessionOver);
+            } else if !(self.locks[&lock_id].persistent && held) {
                 self.release_silently(lock_id);
             }
         }
@@ -109,7 +139,10 @@ impl Member {
         if !std::mem::replace(&mut session.gone, true) {
             // PERSISTENT ones stay, for whoever adopts them: their process may live, but has not come back in time.
             for seq in session.locks.clone() {
-                self.drop_conversion(LockId { session: id, seq });
+                let lock_id = LockId { session: id, seq };
+                if self.locks[&lock_id].forsaken.is_none() {
+                    self.drop_conversion(lock_id);
+                }
             }
             self.tell_presence(id, Presence::Gone);
         }
@@ -146,6 +179,14 @@ impl Member {
         let invalidate_lvb = !planted(Bug::ValueValidAfterDeath);
         let kind = OperationKind::Unlock { lvb: None, invalidate_lvb, answer: false };
         self.send_operation(id, UNLOCK_OP, kind);
+    }
+
+    /// Whether somebody relies on a lock, as others are told.
+    pub(super) fn presence_of(&self, lock: LockId) -> Presence {
+        match self.locks[&lock].forsaken {
+            Some(_) => Presence::Gone,
+            None => self.presence(lock.session),
+        }
     }
 
     /// The sessions whose process could be asked to end before their locks go to somebody else.

@@ -57,8 +57,11 @@ impl Member {
         let Some(pending) = lock.pending.as_ref().filter(|pending| pending.op == op) else { return };
         let (new, why) = (lock.granted.is_none(), pending.cancelled.unwrap_or(why));
         if new {
+            let forsaken = lock.forsaken.is_some();
             self.remove(id);
-            self.answer(id, op, Answer::Denied(why));
+            if !forsaken {
+                self.answer(id, op, Answer::Denied(why));
+            }
             self.forget_if_done(id.session);
         } else {
             self.deny_conversion(id, why, demoted);
@@ -82,6 +85,9 @@ impl Member {
     /// The master ended a lock without its owner's doing.
     pub(crate) fn lost(&mut self, id: LockId, reason: LossReason) {
         let Some(lock) = self.remove(id) else { return };
+        if lock.forsaken.is_some() {
+            return self.forget_if_done(id.session);
+        }
         let untold = lock.untold.then_some(lock.last_op);
         if let Some(op) = lock.pending.map(|pending| pending.op).or(untold) {
             self.answer(id, op, Answer::Denied(Denial::SessionOver));

@@ -61,7 +61,7 @@ impl Member {
                 process: self.sessions[&id.session].process,
                 transaction: lock.transaction,
                 persistent: lock.persistent,
-                presence: self.presence(id.session),
+                presence: self.presence_of(id),
                 orphan_lifetime_ms: lock.orphan_lifetime_ms,
                 lvb: lock.lvb.as_deref().cloned(),
                 adopted: lock.adopts,
@@ -97,7 +97,9 @@ impl Member {
         if let Some(pending) = &lock.pending {
             let (op, placed, cancelled) = (pending.op, pending.position.is_some(), pending.cancelled.is_some());
             if !placed {
-                let kind = if lock.granted.is_some() {
+                let kind = if lock.forsaken.is_some() {
+                    OperationKind::Disown
+                } else if lock.granted.is_some() {
                     OperationKind::Convert { mode: pending.wanted, flags: pending.flags, lvb: pending.lvb.clone() }
                 } else if lock.adopts {
                     OperationKind::Adopt(Box::new(self.new_lock(id)))

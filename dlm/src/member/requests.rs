@@ -15,13 +15,18 @@ impl Member {
         })
     }
 
+    /// What the client of a request that it may send again was told about it.
+    fn refused_before(&self, id: LockId) -> Option<Denial> {
+        self.taken_back.get(&id).copied().or_else(|| self.locks.get(&id)?.forsaken)
+    }
+
     fn deny(&mut self, id: LockId, op: u32, why: Denial) {
         self.answer(id, op, Answer::Denied(why));
     }
 
     pub(crate) fn lock(&mut self, now: Now, session: SessionId, request: LockRequest) {
         let id = LockId { session, seq: request.seq };
-        if let Some(&why) = self.taken_back.get(&id) {
+        if let Some(why) = self.refused_before(id) {
             return self.deny(id, 0, why);
         }
         if let Some(lock) = self.locks.get(&id) {
@@ -69,6 +74,7 @@ impl Member {
             pending: Some(Box::new(pending)),
             unlocking: None,
             adopts: false,
+            forsaken: None,
             untold: false,
             read: true,
             lvb: None,
@@ -99,7 +105,7 @@ impl Member {
     /// Takes over an orphan.
     pub(crate) fn adopt(&mut self, now: Now, session: SessionId, request: AdoptRequest) {
         let id = LockId { session, seq: request.seq };
-        if let Some(&why) = self.taken_back.get(&id) {
+        if let Some(why) = self.refused_before(id) {
             return self.deny(id, 0, why);
         }
         if let Some(lock) = self.locks.get(&id) {
@@ -131,6 +137,7 @@ impl Member {
             pending: Some(Box::new(pending)),
             unlocking: None,
             adopts: true,
+            forsaken: None,
             untold: false,
             read: true,
             lvb: None,
@@ -143,7 +150,9 @@ impl Member {
     pub(crate) fn convert(&mut self, now: Now, session: SessionId, request: ConvertRequest) {
         let ConvertRequest { seq, op, mode, flags, timeout_ms, lvb } = request;
         let id = LockId { session, seq };
-        let Some(lock) = self.locks.get(&id) else { return self.deny(id, op, Denial::NotFound) };
+        let Some(lock) = self.locks.get(&id).filter(|lock| lock.forsaken.is_none()) else {
+            return self.deny(id, op, Denial::NotFound);
+        };
         if let Some(pending) = &lock.pending {
             if pending.op != op {
                 self.deny(id, op, Denial::InProgress);
@@ -187,10 +196,15 @@ impl Member {
     pub(crate) fn unlock(&mut self, session: SessionId, request: UnlockRequest) {
         let UnlockRequest { seq, lvb, invalidate_lvb } = request;
         let id = LockId { session, seq };
-        let Some(lock) = self.locks.get(&id) else {
+        let Some(lock) = self.locks.get(&id).filter(|lock| lock.forsaken.is_none()) else {
             // Released before, and the answer was lost: it is the same answer again.
             return self.answer(id, UNLOCK_OP, Answer::Unlocked);
         };
+        if lock.granted.is_none() && self.may_have_adopted(id) {
+            self.answer(id, 0, Answer::Denied(Denial::Cancelled));
+            self.answer(id, UNLOCK_OP, Answer::Unlocked);
+            return self.forsake(id, Denial::Cancelled);
+        }
         if lock.unlocking.is_some() {
             return;
         }
@@ -247,6 +261,7 @@ impl Member {
                 session.process.pid == pid
                     && (session.process.uid == caller.uid || caller.uid == 0)
                     && lock.resource == *resource
+                    && lock.forsaken.is_none()
             })
             .map(|(id, _)| *id)
             .collect();
@@ -270,14 +285,18 @@ impl Member {
     }
 
     fn end_waiting(&mut self, id: LockId, why: Denial) {
-        let Some(lock) = self.locks.get_mut(&id) else { return };
+        let adopted = self.may_have_adopted(id);
+        let Some(lock) = self.locks.get_mut(&id).filter(|lock| lock.forsaken.is_none()) else { return };
         let new = lock.granted.is_none();
         let held = lock.granted;
         let Some(pending) = &mut lock.pending else { return };
         let op = pending.op;
         // An old master may have carried out what gives a mode up: then the old one is somebody else's.
         let only_up = held.is_some_and(|held| pending.wanted.covers(held));
-        if new {
+        if new && adopted {
+            self.answer(id, op, Answer::Denied(why));
+            self.forsake(id, why);
+        } else if new {
             // A grant that is under way finds no lock here any more, and the unlock behind it takes it back.
             self.remove(id);
             self.answer(id, op, Answer::Denied(why));
@@ -300,6 +319,9 @@ impl Member {
         if self.locks.get(&id).is_none_or(|lock| lock.unlocking.is_some()) {
             // Its client has asked for the end meanwhile, and waits for that answer (I7).
             return;
+        }
+        if op == 0 && self.may_have_adopted(id) {
+            return self.forsake(id, Denial::LeaseLost);
         }
         self.remove(id);
         if op > 0 {

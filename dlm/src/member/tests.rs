@@ -2,7 +2,7 @@
 
 use super::*;
 use mxlock_format::{ClusterKey, Geometry, ResourceId, ResourceKind, SectorSize, Superblock, Timing, Uuid};
-use mxlock_proto::client::{CLIENT_PROTOCOL, LockRequest};
+use mxlock_proto::client::LockRequest;
 use mxlock_proto::peer::{Outcome, OutcomeResult};
 
 const NOW: Now = Now { boot: BootTime(1_000_000_000), wall_ms: 0 };
@@ -52,7 +52,7 @@ fn member() -> Member {
 
 fn greet(member: &mut Member, resume: Option<SessionId>) -> Vec<Response> {
     member.connected(CONN, process());
-    member.hello(CONN, Hello { version: CLIENT_PROTOCOL, resume, claims: vec![], on_behalf_of: None }, None);
+    member.hello(CONN, Hello { resume, ..Hello::first() }, None);
     said(member)
 }
 

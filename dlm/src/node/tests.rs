@@ -9,7 +9,7 @@ use mxlock_format::{
 };
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    AdoptRequest, Answer, CLIENT_PROTOCOL, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
+    AdoptRequest, Answer, ConvertRequest, Hello, LockRequest, Request, Response, UnlockRequest,
 };
 use mxlock_proto::peer::{PeerFrame, Pending, Presence, Report, ReportedLock};
 
@@ -101,12 +101,7 @@ impl Solo {
         solo.until(|solo| solo.core.is_ready());
         let process = Process { pid: 42, start_time: 1, uid: 0 };
         solo.input(Input::Connected { conn: CONN, process });
-        solo.request(Request::Hello(Hello {
-            version: CLIENT_PROTOCOL,
-            resume: None,
-            claims: vec![],
-            on_behalf_of: None,
-        }));
+        solo.request(Request::Hello(Hello::first()));
         solo
     }
 
@@ -421,7 +416,7 @@ fn a_death_without_a_master_makes_the_value_doubtful() {
     let process = Process { pid: 43, start_time: 1, uid: 0 };
     solo.unlock(2);
     solo.input(Input::Connected { conn: other, process });
-    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    let hello = Hello::first();
     solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
     solo.input(Input::Client {
         conn: other,

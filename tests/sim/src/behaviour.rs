@@ -6,7 +6,7 @@ use crate::oracle::release::Orphan;
 use crate::world::{Conn, ConnOwner, Event, World};
 use mxlock_dlm::io::{ConnId, Input};
 use mxlock_format::{Mode, Process};
-use mxlock_proto::client::{CLIENT_PROTOCOL, Hello, Request, Response};
+use mxlock_proto::client::{Hello, Request, Response};
 
 /// How a session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -165,7 +165,7 @@ impl World {
         me.conn = Some(conn);
         me.welcomed = false;
         let hello =
-            Hello { version: CLIENT_PROTOCOL, resume: me.session, claims: me.claims(resources), on_behalf_of: None };
+            Hello { resume: me.session, claims: me.claims(resources), asked: me.asked(), ..Hello::first() };
         self.send_request(conn, Request::Hello(hello));
     }
 
@@ -196,13 +196,19 @@ impl World {
         me.welcomed = false;
     }
 
+    /// A client takes back what it has asked to adopt: it may have it already.
+    pub fn renounce(&mut self, client: usize, seq: u64) {
+        let Some(held) = self.clients[client].locks.get(&seq) else { return };
+        for op in held.ops.values() {
+            if let Request::Adopt(adopt) = &op.request {
+                self.oracles.orphans.perhaps_adopted(held.resource, held.span(), adopt.persistent);
+            }
+        }
+    }
+
     /// Forgets a lock.
     pub fn drop_lock(&mut self, client: usize, seq: u64) {
-        if let Some(held) = self.clients[client].locks.get(&seq)
-            && held.ops.values().any(|op| matches!(op.request, Request::Adopt(_)))
-        {
-            self.oracles.orphans.perhaps_adopted(held.resource, held.span());
-        }
+        self.renounce(client, seq);
         self.set_belief(client, seq, None);
         if let Some(lock) = self.clients[client].lock_id(seq) {
             self.oracles.order.forget(lock);

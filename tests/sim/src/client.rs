@@ -207,6 +207,12 @@ impl Client {
             .collect()
     }
 
+    /// The locks that it has asked for without hearing of them.
+    pub fn asked(&self) -> Vec<u64> {
+        let unheard = |held: &Held| held.told.is_none() && held.ops.contains_key(&0);
+        self.locks.iter().filter(|(_, held)| unheard(held)).map(|(&seq, _)| seq).collect()
+    }
+
     /// A lock's identity.
     pub fn lock_id(&self, seq: u64) -> Option<LockId> {
         self.session.map(|session| LockId { session, seq })

@@ -227,7 +227,7 @@ impl World {
             let adopting = |held: &&Held| held.ops.values().any(|op| matches!(op.request, Request::Adopt(_)));
             let mine = self.clients[client].locks.values().filter(|held| held.resource == resource);
             let spans: Vec<ByteRange> = mine.filter(adopting).map(Held::span).collect();
-            spans.into_iter().for_each(|span| self.oracles.orphans.perhaps_adopted(resource, span));
+            spans.into_iter().for_each(|span| self.oracles.orphans.perhaps_adopted(resource, span, false));
             let views = &self.oracles.views;
             let verdict = self
                 .oracles
@@ -339,8 +339,8 @@ impl World {
             }
             UNLOCK | 0 => {
                 let looked = matches!(denial, Denial::NotFound | Denial::Busy | Denial::Permission);
-                if matches!(done.request, Request::Adopt(_)) && !looked {
-                    self.oracles.orphans.perhaps_adopted(held.resource, held.span());
+                if let (Request::Adopt(adopt), false) = (&done.request, looked) {
+                    self.oracles.orphans.perhaps_adopted(held.resource, held.span(), adopt.persistent);
                 }
                 // An excluded node's daemon does not know what became of it: a PERSISTENT one may be an orphan.
                 if op == UNLOCK || denial == Denial::LeaseLost {

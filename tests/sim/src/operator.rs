@@ -2,14 +2,14 @@
 
 use crate::clock::{MS, SEC, Time};
 use crate::world::{ConnOwner, Event, World};
-use mxlock_format::{Epoch, NodeId};
-use mxlock_proto::client::{AdminRequest, CLIENT_PROTOCOL, Hello, Request};
+use mxlock_format::{Epoch, NodeId, NodeSet};
+use mxlock_proto::client::{AdminRequest, Hello, Request};
 
 impl World {
     /// The operator's command on a host.
     pub fn ask_operator(&mut self, host: usize, request: AdminRequest) {
         let Some(conn) = self.open_conn(ConnOwner::Operator(host), host) else { return };
-        let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: Vec::new(), on_behalf_of: None };
+        let hello = Hello::first();
         self.send_request(conn, Request::Hello(hello));
         self.send_request(conn, Request::Admin { id: conn.0, request });
     }
@@ -105,13 +105,11 @@ impl World {
         if self.setup.fence_wait || healed_for < 20 * SEC {
             return;
         }
-        let Some(view) = self.oracles.views.newest() else { return };
-        let gone: Vec<NodeId> = view
-            .members
-            .with(view.master)
-            .iter()
-            .filter(|&node| !self.hosts.iter().any(|host| host.daemon.as_ref().is_some_and(|d| d.node == node)))
-            .collect();
+        // As the daemons know them: a newer view may have been chosen by somebody who is no more.
+        let views = self.hosts.iter().filter_map(|host| host.daemon.as_ref()?.view);
+        let members = views.fold(NodeSet::EMPTY, |all, view| NodeSet(all.0 | view.members.with(view.master).0));
+        let owned = |node: NodeId| self.hosts.iter().any(|host| host.daemon.as_ref().is_some_and(|d| d.node == node));
+        let gone: Vec<NodeId> = members.iter().filter(|&node| !owned(node)).collect();
         for node in gone {
             self.oracles.judgement.permit(node);
             for host in 0..self.hosts.len() {
@@ -153,6 +151,7 @@ impl World {
         self.disk.format(&superblock, base);
         self.oracles.damage = crate::oracle::damage::Damage::default();
         self.oracles.orphans = crate::oracle::release::Orphans::default();
+        self.oracles.views.formatted(base);
         self.trace(|| format!("*** formatted anew, above {base}"));
         for host in 0..self.hosts.len() {
             let me = &mut self.hosts[host];

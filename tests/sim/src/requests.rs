@@ -245,6 +245,7 @@ impl World {
     pub fn unlock(&mut self, client: usize, seq: u64) {
         let choice = self.clients[client].dice.below(100);
         let believed = self.believes(client, seq);
+        self.renounce(client, seq);
         let Some(held) = self.clients[client].locks.get_mut(&seq) else { return };
         held.unlocking = true;
         let whole = held.range.is_none();
@@ -290,6 +291,7 @@ impl World {
         if let Some(lock) = lock {
             self.oracles.order.forget(lock);
         }
+        self.renounce(client, seq);
         if let Some(conn) = self.clients[client].conn {
             self.send_request(conn, Request::Cancel { seq });
         }

@@ -2,7 +2,7 @@
 
 use crate::common::failure::{Code, Failure, without_os_code};
 use mxlock_client::ConnectOptions;
-use mxlock_proto::client::{AdminReply, AdminRequest, CLIENT_PROTOCOL, Hello, Request, Response};
+use mxlock_proto::client::{AdminReply, AdminRequest, Hello, Request, Response};
 use mxlock_proto::frame::{FrameError, FrameReader, MAX_HELLO_FRAME, encode_into};
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -50,12 +50,7 @@ impl Connection {
         };
         setup().map_err(Broken::Io)?;
         let mut connection = Connection { stream, reader: FrameReader::new(MAX_HELLO_FRAME), out: Vec::new(), sent: 0 };
-        connection.push(&Request::Hello(Hello {
-            version: CLIENT_PROTOCOL,
-            resume: None,
-            claims: Vec::new(),
-            on_behalf_of: None,
-        }));
+        connection.push(&Request::Hello(Hello::first()));
         connection.flush()?;
         match connection.wait()? {
             Response::Welcome(_) => Ok(connection),

@@ -1,7 +1,7 @@
 //! Connecting, greeting, taking up a session or giving it up.
 
 use super::*;
-use mxlock_proto::client::{CLIENT_PROTOCOL, Hello, Welcome};
+use mxlock_proto::client::{Hello, Welcome};
 
 impl Session {
     pub(super) fn reconnect(&mut self, now_ns: u64) {
@@ -11,7 +11,7 @@ impl Session {
                     // A daemon ends a session without locks when its connection is lost.
                     self.id = None;
                 }
-                let purpose = match (self.farewell, self.id) {
+                let purpose = match (&self.farewell, self.id) {
                     (Some(_), _) => Purpose::Farewell,
                     (None, Some(_)) => Purpose::Resume,
                     (None, None) => Purpose::Open,
@@ -26,10 +26,12 @@ impl Session {
     }
 
     pub(super) fn greet(&mut self, mut connection: Connection, purpose: Purpose, now_ns: u64) {
-        let resume = if purpose == Purpose::Farewell { self.farewell } else { self.id };
-        let claims = if purpose == Purpose::Resume { self.table.claims() } else { Vec::new() };
         let on_behalf_of = self.options.on_behalf_of;
-        let hello = Request::Hello(Hello { version: CLIENT_PROTOCOL, resume, claims, on_behalf_of });
+        let hello = match (purpose, &self.farewell) {
+            (Purpose::Farewell, Some(farewell)) => farewell.clone(),
+            _ => self.taking_up(),
+        };
+        let hello = Request::Hello(Hello { on_behalf_of, ..hello });
         let pushed = connection.push(&hello);
         connection.flush();
         self.connections += 1;
@@ -37,6 +39,16 @@ impl Session {
         self.link = Link::Greeting { connection, purpose, until_ns };
         if let Err(fault) = pushed {
             self.broken(now_ns, fault.into());
+        }
+    }
+
+    /// The greeting that takes up the session, if there is one, with all that it may have.
+    pub(super) fn taking_up(&self) -> Hello {
+        match self.id {
+            Some(id) => {
+                Hello { resume: Some(id), claims: self.table.claims(), asked: self.table.asked(), ..Hello::first() }
+            }
+            None => Hello::first(),
         }
     }
 

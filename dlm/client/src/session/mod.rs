@@ -19,7 +19,7 @@ use crate::socket::{Connection, Received};
 use crate::table::{Table, plain_unlock};
 use crate::waker::Interest;
 use mxlock_format::{Incarnation, NodeId, SessionId};
-use mxlock_proto::client::{AdminReply, AdminRequest, Refusal, Request, Response, UnlockRequest};
+use mxlock_proto::client::{AdminReply, AdminRequest, Hello, Refusal, Request, Response, UnlockRequest};
 use mxlock_proto::frame::{MAX_CLIENT_FRAME, MAX_HELLO_FRAME};
 use mxlock_proto::report;
 use nix::errno::Errno;
@@ -80,8 +80,9 @@ pub(crate) struct Session {
     pub(crate) table: Table,
     lease: Option<Lease>,
     id: Option<SessionId>,
-    /// A session that is given up and whose locks the daemon may still keep.
-    farewell: Option<SessionId>,
+    /// What takes up a session that is given up and whose locks the daemon may still keep: it ends as a session that has them, so
+    /// that PERSISTENT ones stay, also where only their records know of them.
+    farewell: Option<Hello>,
     node: Option<NodeId>,
     daemon: String,
     /// `LeaseLost` was reported, or there was no lease when the session began.
@@ -380,10 +381,13 @@ impl Session {
 
     /// The locks are lost; the next connection ends the session and opens another one.
     fn give_up(&mut self, loss: Loss) {
+        if self.id.is_some() {
+            self.farewell = Some(self.taking_up());
+        }
         if self.table.lose_all(loss) {
             self.lost_by(loss);
         }
-        self.farewell = self.id.take().or(self.farewell);
+        self.id = None;
     }
 
     fn lost_by(&mut self, loss: Loss) {

@@ -155,7 +155,7 @@ fn an_orphan_is_left_in_nl() {
     let other = ConnId(2);
     let process = Process { pid: 43, start_time: 1, uid: 0 };
     solo.input(Input::Connected { conn: other, process });
-    let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+    let hello = Hello::first();
     solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
     let lock = Request::Lock(LockRequest {
         seq: 1,

@@ -4,12 +4,14 @@ use super::*;
 
 /// Another process on the same node.
 const OTHER: ConnId = ConnId(2);
+/// One more.
+const THIRD: ConnId = ConnId(3);
 
 impl Solo {
     /// The other process comes, and gets a PERSISTENT lock on "data", its number 50.
     fn other_locks(&mut self, mode: Mode) {
         self.input(Input::Connected { conn: OTHER, process: other() });
-        let hello = Hello { version: CLIENT_PROTOCOL, resume: None, claims: vec![], on_behalf_of: None };
+        let hello = Hello::first();
         self.other_asks(Request::Hello(hello));
         self.other_asks(Request::Lock(LockRequest {
             seq: 50,
@@ -134,4 +136,43 @@ fn a_persistent_lock_of_one_who_stays_away_can_be_adopted() {
     solo.until(|solo| solo.now >= left);
     solo.adopt(3, "data", Mode::EX, false);
     solo.until(|solo| solo.is_granted(3, 0, Mode::EX));
+}
+
+/// I5: what others left behind does not end with a request that was refused, or whose process has ended: a PERSISTENT lock that
+/// nobody hears of having adopted is an orphan still.
+#[test]
+fn an_adoption_that_is_not_heard_of_releases_nothing() {
+    type Then = fn(&mut Solo);
+    let cases: [(&str, Then); 4] = [
+        ("cancelled", |solo| solo.request(Request::Cancel { seq: 1 })),
+        ("unlocked", |solo| solo.unlock(1)),
+        ("dead", |solo| solo.input(Input::ProcessGone { process: Process { pid: 42, start_time: 1, uid: 0 } })),
+        ("bye", |solo| solo.request(Request::Bye)),
+    ];
+    for (name, then) in cases {
+        for fails in [false, true] {
+            let mut solo = Solo::new();
+            solo.other_locks(Mode::EX);
+            solo.other_dies();
+            solo.hold = true;
+            solo.adopt(1, "data", Mode::EX, true);
+            then(&mut solo);
+            assert!(!solo.is_granted(1, 0, Mode::EX), "{name}");
+            if fails {
+                solo.fail_over();
+            }
+            solo.hold = false;
+            solo.land();
+            let later = solo.now + Duration::from_millis(500);
+            solo.until(|solo| solo.now >= later);
+            assert_eq!(solo.persistent_records(), [(Mode::EX, LockState::Granted)], "{name}, fails: {fails}");
+            solo.input(Input::Connected { conn: THIRD, process: Process { pid: 50, start_time: 1, uid: 0 } });
+            solo.responses.clear();
+            let adopt = AdoptRequest { seq: 9, resource: resource("data"), range: None, mode: Mode::EX, persistent: false };
+            for request in [Request::Hello(Hello::first()), Request::Adopt(adopt)] {
+                solo.input(Input::Client { conn: THIRD, request, subject: None });
+            }
+            solo.until(|solo| solo.is_granted(9, 0, Mode::EX));
+        }
+    }
 }

@@ -31,15 +31,10 @@ impl Solo {
     fn next_process(&mut self, pid: u32) {
         self.input(Input::ProcessGone { process: Process { pid: pid - 1, start_time: 1, uid: 0 } });
         self.input(Input::Connected { conn: CONN, process: Process { pid, start_time: 1, uid: 0 } });
-        self.request(Request::Hello(Hello {
-            version: CLIENT_PROTOCOL,
-            resume: None,
-            claims: vec![],
-            on_behalf_of: None,
-        }));
+        self.request(Request::Hello(Hello::first()));
     }
 
-    fn persistent_records(&self) -> Vec<(Mode, LockState)> {
+    pub(super) fn persistent_records(&self) -> Vec<(Mode, LockState)> {
         let records = self.records().into_iter().filter(|(_, record)| record.persistent);
         records.map(|(_, record)| (record.mode, record.state)).collect()
     }

@@ -7,7 +7,7 @@ use mxlock_dlm::io::{ConnId, Input};
 use mxlock_format::{Mode, NodeId, Process, SessionId, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    Answer, CLIENT_PROTOCOL, Claim, ConvertRequest, Denial, Grant, Hello, LockRequest, Refusal, Request, Response,
+    Answer, Claim, ConvertRequest, Denial, Grant, Hello, LockRequest, Refusal, Request, Response,
     UnlockRequest, Welcome,
 };
 use std::collections::BTreeMap;
@@ -163,9 +163,9 @@ impl World<'_> {
         self.conns.insert(conn, Conn { caller: at, host, run });
         let caller = &mut self.callers[at];
         caller.conn = Some(conn);
-        let (process, resume, claims) = (caller.process, caller.session, claims(caller));
+        let (process, resume, claims, asked) = (caller.process, caller.session, claims(caller), asked(caller));
         self.tell_later(self.now + SOCKET, host, Input::Connected { conn: ConnId(conn), process });
-        let hello = Hello { version: CLIENT_PROTOCOL, resume, claims, on_behalf_of: None };
+        let hello = Hello { resume, claims, asked, ..Hello::first() };
         self.ask(conn, Request::Hello(hello));
     }
 
@@ -465,6 +465,12 @@ fn claims(caller: &Caller) -> Vec<Claim> {
         Some(Claim { seq, resource: resource(&held.lock.name), range: None, mode, token: held.lock.token })
     });
     held.collect()
+}
+
+/// The locks that it has asked for without hearing of them.
+fn asked(caller: &Caller) -> Vec<u64> {
+    let unheard = |held: &CallerLock| held.lock.told.is_none() && held.lock.pending.is_some();
+    caller.locks.iter().filter(|(_, held)| unheard(held)).map(|(&seq, _)| seq).collect()
 }
 
 /// The number of an operation.

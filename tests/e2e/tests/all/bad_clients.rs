@@ -5,7 +5,7 @@ use mxlock_client::{Client, LockSpec, Mode};
 use mxlock_e2e::wait::{PATIENCE, until_true};
 use mxlock_e2e::{Cluster, Setup, shared};
 use mxlock_format::{ClusterKey, Incarnation, NodeId, Uuid};
-use mxlock_proto::client::{AdminRequest, CLIENT_PROTOCOL, Hello, Request};
+use mxlock_proto::client::{AdminRequest, Hello, Request};
 use mxlock_proto::frame::{MAX_CLIENT_FRAME, encode_into};
 use mxlock_proto::noise::{PeerHandshake, PeerHello};
 use mxlock_proto::peer::PEER_PROTOCOLS;
@@ -40,7 +40,7 @@ fn frame(request: &Request) -> Vec<u8> {
 }
 
 fn hello() -> Vec<u8> {
-    frame(&Request::Hello(Hello { version: CLIENT_PROTOCOL, resume: None, claims: Vec::new(), on_behalf_of: None }))
+    frame(&Request::Hello(Hello::first()))
 }
 
 /// The other side has closed, or does so now.

@@ -7,7 +7,7 @@ use mxlock_dlm::io::{ConnId, Output};
 use mxlock_format::{Mode, Process, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    AdoptRequest, Answer, CLIENT_PROTOCOL, Claim, ConvertRequest, Grant, Hello, LockRequest, LossReason, Refusal,
+    AdoptRequest, Answer, Claim, ConvertRequest, Grant, Hello, LockRequest, LossReason, Refusal,
     Response, UnlockRequest,
 };
 
@@ -228,7 +228,9 @@ impl Step<'_> {
             Claim { seq: held.seq, resource: resource(), range: None, mode, token: held.token }
         });
         let claims = claims.into_iter().collect();
-        let hello = Hello { version: CLIENT_PROTOCOL, resume: at.session, claims, on_behalf_of: None };
+        // With `held` the request that waits is another one of the same lock.
+        let asked = at.asking.filter(|_| at.held.is_none()).map(|_| at.seq).into_iter().collect();
+        let hello = Hello { resume: at.session, claims, asked, ..Hello::first() };
         let member = self.node_of(client).member.change();
         member.connected(conn(client), process(client));
         member.hello(conn(client), hello);

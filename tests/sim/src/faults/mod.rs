@@ -156,8 +156,7 @@ impl World {
 
     /// The host whose daemon acts as master.
     pub fn master_host(&self) -> Option<usize> {
-        let now = self.now;
-        self.hosts.iter().position(|host| host.daemon.as_ref().is_some_and(|daemon| daemon.acts_as_master(host, now)))
+        (0..self.hosts.len()).find(|&host| self.acts_as_master(host))
     }
 
     /// Kills a daemon; its service manager starts it again.

@@ -126,7 +126,7 @@ impl World {
         let me = &self.hosts[host];
         let boot = me.clock.boot(now);
         let Some(daemon) = &me.daemon else { return };
-        let (run, acts) = (daemon.run, daemon.acts_as_master(me, now));
+        let (run, acts) = (daemon.run, self.acts_as_master(host));
         let verdict = writers::records(host, first, count, acts, daemon.writing.values().copied());
         if boot > deadline {
             self.expire(host, run, io);
@@ -153,9 +153,7 @@ impl World {
 
     /// Another host's daemon that acts as master now.
     pub fn other_master(&self, host: usize) -> Option<usize> {
-        self.hosts.iter().enumerate().position(|(other, them)| {
-            other != host && them.daemon.as_ref().is_some_and(|daemon| daemon.acts_as_master(them, self.now))
-        })
+        (0..self.hosts.len()).find(|&other| other != host && self.acts_as_master(other))
     }
 
     /// A reply goes to its client, unless its promise has ended (section 2).
@@ -201,7 +199,7 @@ impl World {
             Said::ViewCommitted { view, own_proposal } => {
                 let older = daemon.view.is_some_and(|known| view.epoch < known.epoch);
                 daemon.view = Some(view);
-                let acts = self.hosts[host].daemon.as_ref().is_some_and(|d| d.acts_as_master(&self.hosts[host], now));
+                let acts = self.acts_as_master(host);
                 if older {
                     self.fail(Rule::I4, format!("host {host} goes back to view {}", view.epoch));
                 }

@@ -19,6 +19,10 @@ impl World {
     /// Starts a daemon as soon as the per-node guard is free: its last run's writes have ended (section 8).
     pub fn start_daemon(&mut self, host: usize) {
         let me = &self.hosts[host];
+        if self.formats_at.is_some_and(|at| self.now < at) {
+            // The operator keeps all daemons down until then, and starts them himself.
+            return;
+        }
         if !me.on || me.daemon.is_some() || me.starting.is_some() || me.start_at.is_none_or(|at| at > self.now) {
             return;
         }

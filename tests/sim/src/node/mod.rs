@@ -16,7 +16,7 @@ pub use beat::Thread;
 
 use crate::clock::{Clock, Time};
 use crate::dice::Dice;
-use crate::world::Event;
+use crate::world::{Event, World};
 use mxlock_dlm::Core;
 use mxlock_dlm::io::{ConnId, Input, IoId};
 use mxlock_dlm::time::BootTime;
@@ -225,11 +225,17 @@ impl Host {
     }
 }
 
-impl Daemon {
-    /// Whether it believes to be master: its newest view names it, it has not resigned, its lease stands.
-    pub fn acts_as_master(&self, host: &Host, now: Time) -> bool {
-        self.view.is_some_and(|view| view.master == self.node && view.master_incarnation == self.shown)
-            && !self.resigned
-            && (self.leaving || host.page_valid(self.run, now))
+impl World {
+    /// Whether the daemon of a host believes to be master: its newest view names it, it has not resigned, its lease stands. Who
+    /// leaves takes its page back before.
+    pub fn acts_as_master(&self, host: usize) -> bool {
+        let me = &self.hosts[host];
+        let Some(daemon) = &me.daemon else { return false };
+        let named = |view: &View| view.master == daemon.node && view.master_incarnation == daemon.shown;
+        let leaves = || {
+            let length = Duration::from_millis(self.timing.lease_ms.into());
+            daemon.leaving && self.oracles.leases.stands(daemon.run, me.clock.boot(self.now), length)
+        };
+        daemon.view.is_some_and(|view| named(&view)) && !daemon.resigned && (me.page_valid(daemon.run, self.now) || leaves())
     }
 }

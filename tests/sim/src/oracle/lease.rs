@@ -22,6 +22,13 @@ struct Run {
     over_since: Option<Time>,
 }
 
+impl Run {
+    /// When the lease ends that the last good beat gives.
+    fn good_until(&self, length: Duration) -> Option<BootTime> {
+        Some(self.wrote?.min(self.read?) + length)
+    }
+}
+
 /// The leases of all daemon runs.
 #[derive(Default)]
 pub struct Leases {
@@ -37,6 +44,11 @@ impl Leases {
         if let (Some(_), Some(Ok(read))) = (wrote, &beat.read) {
             known.read = known.read.max(Some(read.issued));
         }
+    }
+
+    /// Whether a daemon has a lease by its beats, on the clock of its host: it need not show it.
+    pub fn stands(&self, run: u32, now: BootTime, length: Duration) -> bool {
+        self.runs.get(&run).is_some_and(|known| known.good_until(length) > Some(now))
     }
 
     /// A daemon writes its page: the end of its lease on its own clock and in true time. `now`: it writes, and decided to
@@ -59,7 +71,7 @@ impl Leases {
             known.over_since.get_or_insert(end.min(now));
         }
         let Some((until, end)) = until else { return Ok(()) };
-        let Some(limit) = known.wrote.zip(known.read).map(|(wrote, read)| wrote.min(read) + length) else {
+        let Some(limit) = known.good_until(length) else {
             return Err(format!("run {run} has a lease until {until:?} without a good beat"));
         };
         if until > limit {

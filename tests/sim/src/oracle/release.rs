@@ -102,9 +102,12 @@ impl Orphans {
         self.left.iter_mut().filter(|orphan| orphan.lock == lock).for_each(|orphan| orphan.certain = false);
     }
 
-    /// Somebody asked to adopt an orphan, and has not heard what became of that.
-    pub fn perhaps_adopted(&mut self, resource: usize, span: ByteRange) {
-        let like = |orphan: &&mut Orphan| orphan.resource == resource && orphan.span == span;
+    /// Somebody asked to adopt an orphan, and has not heard what became of that. `persistent`: it asked for a PERSISTENT lock and
+    /// never will hear, so that it is an orphan again (section 7).
+    pub fn perhaps_adopted(&mut self, resource: usize, span: ByteRange, persistent: bool) {
+        let like = |orphan: &&mut Orphan| {
+            orphan.resource == resource && orphan.span == span && !(persistent && orphan.until.is_none())
+        };
         self.left.iter_mut().filter(like).for_each(|orphan| orphan.certain = false);
     }
 

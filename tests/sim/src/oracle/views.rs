@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct Views {
     committed: BTreeMap<Epoch, (View, Time)>,
+    /// The lockstate begins with this epoch: it was formatted anew.
+    base: Epoch,
 }
 
 impl Views {
@@ -26,7 +28,12 @@ impl Views {
 
     /// The one that `epoch` follows.
     pub fn before(&self, epoch: Epoch) -> Option<View> {
-        self.committed.range(..epoch).next_back().map(|(_, (view, _))| *view)
+        self.committed.range(self.base.min(epoch)..epoch).next_back().map(|(_, (view, _))| *view)
+    }
+
+    /// The lockstate is formatted anew: what comes follows nothing.
+    pub fn formatted(&mut self, base: Epoch) {
+        self.base = base;
     }
 
     /// When the newest one was committed.
