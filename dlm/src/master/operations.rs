@@ -160,6 +160,7 @@ impl Master {
             None if invalidate_lvb => LvbUpdate::Invalidate,
             None => LvbUpdate::Keep,
         };
+        let changes = update != LvbUpdate::Keep;
         let slot = view.payload.slot;
         if let Settling::Release { answer: awaited, wrote } = view.payload.settling {
             // Its record is being cleared already.
@@ -182,7 +183,8 @@ impl Master {
             return self.deny(node, lock, op, Denial::Invalid);
         };
         self.released(now, lock, &removed, false);
-        if removed.lvb == LvbTransfer::Written {
+        // What was claimed in NL has lost the value that it is to write, and the one before is not valid (I9).
+        if removed.lvb == LvbTransfer::Written || answer && changes {
             if answer {
                 self.acknowledge_value(now, &removed.resource, node, lock, op);
             } else {

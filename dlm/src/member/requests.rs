@@ -211,7 +211,9 @@ impl Member {
         if lvb.as_ref().is_some_and(|bytes| bytes.is_empty() || bytes.len() > MAX_LVB_BYTES) {
             return self.deny(id, UNLOCK_OP, Denial::Invalid);
         }
-        let writes_lvb = lock.granted.is_some_and(|mode| mode >= Mode::PW) && (lvb.is_some() || invalidate_lvb);
+        // Also one that was claimed in NL: that its value is lost must be on disk before its client hears that the lock is
+        // released (I9).
+        let writes_lvb = lvb.is_some() || invalidate_lvb;
         let waits = lock.granted.is_some() && (writes_lvb || lock.persistent || self.clear_before_ack);
         let asked_only = lock.granted.is_none();
         // A grant that was not told, because the lease was lost, is one that the client gives up unseen (I7).

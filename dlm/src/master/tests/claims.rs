@@ -1,6 +1,7 @@
 //! Sessions that come back to a daemon without memory, and what they cannot know of (section 7).
 
 use super::*;
+use mxlock_format::{Lvb, LvbSequence};
 
 impl Rig {
     /// A session asks for a lock, or to adopt one, without hearing of it, and comes back.
@@ -146,4 +147,33 @@ fn what_is_disowned_is_an_orphan_again() {
             if outcome.lock == id(1, 7) && outcome.result == OutcomeResult::Denied(Denial::NotFound))
     };
     assert!(rig.said.iter().any(denied), "there is no such lock");
+}
+
+/// I9: a client that was writing a value when its daemon lost its memory claims its lock in NL. The value is lost, and that is on
+/// disk before the client hears that the lock is released: a failover must not take the one before for the last.
+#[test]
+fn a_value_that_is_lost_is_doubtful_before_its_writer_is_answered() {
+    let lvb = Some(Lvb { bytes: vec![3], sequence: LvbSequence { epoch: Epoch(101), n: 1 }, valid: true });
+    let writer = LockRecord { lvb: lvb.clone(), ..record(0, id(1, 1), Mode::EX, 1) };
+    let stays = LockRecord { lvb: lvb.clone(), owner_incarnation: OTHER, ..record(1, id(2, 1), Mode::NL, 2) };
+    let mut rig = Rig::new(&[writer, stays], &[(0, NEW), (1, OTHER)]);
+    let token = |counter| Token::new(Epoch(101), counter);
+    rig.report(1, OTHER, &[2], vec![ReportedLock { lvb, ..held(id(2, 1), Mode::NL, token(2)) }]);
+    rig.report(0, NEW, &[], vec![]);
+    rig.claim(0, 1, 1, Mode::NL, token(1));
+    rig.hold = true;
+    let unlock = OperationKind::Unlock { lvb: Some(vec![4]), invalidate_lvb: false, answer: true };
+    rig.operate(0, NEW, id(1, 1), u32::MAX, unlock);
+    let answered = |rig: &Rig| {
+        rig.said.iter().any(|(_, message)| {
+            matches!(message, PeerMessage::Outcome(outcome)
+                if outcome.lock == id(1, 1) && outcome.result == OutcomeResult::Unlocked)
+        })
+    };
+    assert!(!answered(&rig));
+    rig.hold = false;
+    rig.land();
+    assert!(answered(&rig));
+    let of_stays = rig.records().into_iter().find(|(_, record)| record.lock == id(2, 1)).unwrap().1;
+    assert!(of_stays.lvb.is_some_and(|lvb| !lvb.valid));
 }
