@@ -472,7 +472,8 @@ impl Table {
     /// Locks that were asked for without an answer, for `Hello`.
     pub(crate) fn asked(&self) -> Vec<u64> {
         let unheard = |entry: &Entry| entry.lost.is_none() && entry.held.is_none() && !entry.pending.is_empty();
-        let mut asked: Vec<u64> = self.entries.iter().filter(|(_, entry)| unheard(entry)).map(|(&seq, _)| seq).collect();
+        let mut asked: Vec<u64> =
+            self.entries.iter().filter(|(_, entry)| unheard(entry)).map(|(&seq, _)| seq).collect();
         asked.sort_unstable();
         asked
     }

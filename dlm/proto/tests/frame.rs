@@ -33,7 +33,7 @@ fn requests() -> impl Strategy<Value = Request> {
             .prop_map(|(seq, lvb, invalidate_lvb)| Request::Unlock(UnlockRequest { seq, lvb, invalidate_lvb })),
         (any::<Option<u64>>(), prop::collection::vec((any::<u64>(), resource, mode, any::<u64>()), 0..5)).prop_map(
             |(resume, claims)| {
-                let claims = claims
+                let claims: Vec<Claim> = claims
                     .into_iter()
                     .map(|(seq, resource, mode, token)| Claim { seq, resource, range: None, mode, token: Token(token) })
                     .collect();

@@ -83,7 +83,11 @@ impl Master {
             if view.granted.is_some() {
                 // A PERSISTENT one that its session had lost before is still an orphan.
                 let lost = view.payload.persistent && view.payload.abandoned && !planted(Bug::LostOrphanReleased);
-                if lost { self.orphan(now, lock) } else { unwanted.push(lock) }
+                if lost {
+                    self.orphan(now, lock)
+                } else {
+                    unwanted.push(lock)
+                }
                 continue;
             }
             // As it is before anything is granted: a grant has a number, and is told, when it is on disk.

@@ -164,8 +164,7 @@ impl World {
         let me = &mut self.clients[client];
         me.conn = Some(conn);
         me.welcomed = false;
-        let hello =
-            Hello { resume: me.session, claims: me.claims(resources), asked: me.asked(), ..Hello::first() };
+        let hello = Hello { resume: me.session, claims: me.claims(resources), asked: me.asked(), ..Hello::first() };
         self.send_request(conn, Request::Hello(hello));
     }
 

@@ -6,12 +6,8 @@ use mxlock_format::{Lvb, LvbSequence};
 impl Rig {
     /// A session asks for a lock, or to adopt one, without hearing of it, and comes back.
     fn claim_unheard(&mut self, from: u8, session: u64, asked: &[u64]) {
-        let question = ClaimQuestion {
-            session: SessionId(session),
-            process: process(),
-            claims: vec![],
-            asked: asked.to_vec(),
-        };
+        let question =
+            ClaimQuestion { session: SessionId(session), process: process(), claims: vec![], asked: asked.to_vec() };
         self.said.clear();
         self.hear(from, NEW, PeerMessage::Claim(question));
     }

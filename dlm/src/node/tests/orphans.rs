@@ -168,7 +168,8 @@ fn an_adoption_that_is_not_heard_of_releases_nothing() {
             assert_eq!(solo.persistent_records(), [(Mode::EX, LockState::Granted)], "{name}, fails: {fails}");
             solo.input(Input::Connected { conn: THIRD, process: Process { pid: 50, start_time: 1, uid: 0 } });
             solo.responses.clear();
-            let adopt = AdoptRequest { seq: 9, resource: resource("data"), range: None, mode: Mode::EX, persistent: false };
+            let adopt =
+                AdoptRequest { seq: 9, resource: resource("data"), range: None, mode: Mode::EX, persistent: false };
             for request in [Request::Hello(Hello::first()), Request::Adopt(adopt)] {
                 solo.input(Input::Client { conn: THIRD, request, subject: None });
             }

@@ -7,8 +7,8 @@ use mxlock_dlm::io::{ConnId, Input};
 use mxlock_format::{Mode, NodeId, Process, SessionId, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    Answer, Claim, ConvertRequest, Denial, Grant, Hello, LockRequest, Refusal, Request, Response,
-    UnlockRequest, Welcome,
+    Answer, Claim, ConvertRequest, Denial, Grant, Hello, LockRequest, Refusal, Request, Response, UnlockRequest,
+    Welcome,
 };
 use std::collections::BTreeMap;
 

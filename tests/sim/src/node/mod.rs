@@ -236,6 +236,8 @@ impl World {
             let length = Duration::from_millis(self.timing.lease_ms.into());
             daemon.leaving && self.oracles.leases.stands(daemon.run, me.clock.boot(self.now), length)
         };
-        daemon.view.is_some_and(|view| named(&view)) && !daemon.resigned && (me.page_valid(daemon.run, self.now) || leaves())
+        daemon.view.is_some_and(|view| named(&view))
+            && !daemon.resigned
+            && (me.page_valid(daemon.run, self.now) || leaves())
     }
 }
