@@ -1,6 +1,7 @@
 //! Record I/O by ordinary system calls, on threads that may block.
 
-use super::schedule::{DeviceOp, Scheduler};
+use super::op::DeviceOp;
+use super::schedule::Scheduler;
 use super::{Durability, IoFault, RecordDone, RecordIo, RecordWrite, sys};
 use crate::clock::boottime_ns;
 use crossbeam_channel::{Receiver, Sender, unbounded};

@@ -3,7 +3,8 @@
 //! Every request in the ring has an entry in a slab that owns the memory the kernel reads or writes; the entry's
 //! index is the `user_data`. Entries are freed by their completion alone.
 
-use super::schedule::{DeviceOp, Scheduler};
+use super::op::DeviceOp;
+use super::schedule::Scheduler;
 use super::{Backend, Durability, Event, EventLoop, IoFault, Outcome, RecordDone, RecordIo, RecordWrite};
 use crate::clock::boottime_ns;
 use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
