@@ -264,6 +264,9 @@ impl fmt::Display for Event {
             Event::ClaimsJudged { node, standing, released } => {
                 write!(f, "a session on node {node} is back: {standing} locks stand, {released} are released")
             }
+            Event::DeadlockBroken { victim, requests: 1 } => {
+                write!(f, "a deadlock of one request is broken: {victim}, which waits for its own owner, is refused")
+            }
             Event::DeadlockBroken { victim, requests } => {
                 write!(f, "a deadlock of {requests} requests is broken: the youngest one, {victim}, is refused")
             }
@@ -294,5 +297,25 @@ impl fmt::Display for StopReason {
                 write!(f, "the slot is in use by host {host}: choose another one (--node)")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mxlock_format::SessionId;
+
+    /// A request can wait for a lock of its own owner: a cycle of one.
+    #[test]
+    fn deadlocks_are_told_by_their_size() {
+        let victim = LockId { session: SessionId(7), seq: 3 };
+        let text = |requests| Event::DeadlockBroken { victim, requests }.to_string();
+        assert_eq!(
+            [text(1), text(2)],
+            [
+                format!("a deadlock of one request is broken: {victim}, which waits for its own owner, is refused"),
+                format!("a deadlock of 2 requests is broken: the youngest one, {victim}, is refused"),
+            ]
+        );
     }
 }
