@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// How often a condition that cannot be waited for is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Longest wait for something that takes no defined time: a process to start or to end.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `look` has something, and returns it.
 ///

@@ -57,7 +57,7 @@ fn closes(stream: &mut impl Read) {
 fn still_serves(cluster: &mut Cluster) {
     for node in 0..cluster.daemons.len() {
         cluster.daemons[node].ready();
-        cluster.mxlock(node, &["run", "-w", "10", "alpha", "--", "true"]).ok();
+        cluster.mxlock(node, &["run", "-w", "60", "alpha", "--", "true"]).ok();
     }
 }
 

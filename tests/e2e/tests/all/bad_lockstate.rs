@@ -126,8 +126,8 @@ fn damaged_record_sectors_are_reported_and_do_no_harm() {
     until_true("damaged sectors are kept", PATIENCE, || {
         std::fs::read_dir(&quarantine).is_ok_and(|directory| directory.count() >= 2)
     });
-    cluster.mxlock(0, &["run", "-w", "10", "alpha", "--", "true"]).ok();
-    cluster.mxlock(1, &["run", "-w", "10", "alpha", "--", "true"]).ok();
+    cluster.mxlock(0, &["run", "-w", "60", "alpha", "--", "true"]).ok();
+    cluster.mxlock(1, &["run", "-w", "60", "alpha", "--", "true"]).ok();
     cluster.stop();
 }
 
@@ -152,7 +152,7 @@ fn a_record_that_rots_while_it_is_held_is_repaired() {
         records.len() == 1 && records[0].owner == 1 && records[0].token == record.token
     });
     assert_eq!(held.release(), 0);
-    cluster.mxlock(0, &["run", "-w", "10", "alpha", "--", "true"]).ok();
+    cluster.mxlock(0, &["run", "-w", "60", "alpha", "--", "true"]).ok();
     cluster.stop();
 }
 

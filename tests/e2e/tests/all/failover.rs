@@ -1,7 +1,7 @@
 //! Death of the master, with locks on it and on others (DESIGN section 6; issue 2).
 
 use mxlock_e2e::referee::{Interval, Witness, judge};
-use mxlock_e2e::wait::until_true;
+use mxlock_e2e::wait::{PATIENCE, until_true};
 use mxlock_e2e::{Cluster, Held, Setup, alone};
 use nix::sys::signal::Signal;
 use std::path::Path;
@@ -31,7 +31,7 @@ impl Witnesses {
             ]
         };
         let witnesses = Witnesses((0..cluster.daemons.len()).map(of_node).collect());
-        witnesses.progress(0..cluster.daemons.len(), Duration::from_secs(20));
+        witnesses.progress(0..cluster.daemons.len(), PATIENCE);
         witnesses
     }
 
@@ -93,7 +93,7 @@ fn the_master_is_killed_and_the_others_go_on() {
     let mut first_grant = None;
     for _ in 0..3 {
         let waiter = waiters.remove(0);
-        let next = waiter.granted_within(bound.saturating_sub(killed.elapsed()) + Duration::from_secs(1));
+        let next = waiter.granted_within(bound);
         first_grant.get_or_insert_with(|| killed.elapsed());
         assert!(!on_master.command_runs(), "granted while the old holder's command runs");
         assert!(next > token, "tokens grow");
@@ -117,10 +117,10 @@ fn the_master_is_killed_and_the_others_go_on() {
     assert_eq!(writer.release(), 0);
     assert_eq!(survivor.release(), 0);
 
-    witnesses.progress([1, 2], bound);
+    witnesses.progress([1, 2], PATIENCE);
     cluster.daemons[0].start();
     cluster.daemons[0].ready();
-    witnesses.progress([0, 1, 2], bound);
+    witnesses.progress([0, 1, 2], PATIENCE);
     let by_node = witnesses.judge();
     never_moved(&by_node[1], 1);
     never_moved(&by_node[2], 2);
@@ -146,7 +146,7 @@ fn another_node_is_killed_and_the_rest_goes_on() {
     assert!(waiter.granted() > token, "tokens grow");
     assert_eq!(waiter.release(), 0);
     assert_eq!(cluster.master(), 0, "the master stays");
-    witnesses.progress([0, 1], cluster.failover_bound());
+    witnesses.progress([0, 1], PATIENCE);
     let by_node = witnesses.judge();
     never_moved(&by_node[0], 0);
     never_moved(&by_node[1], 1);
@@ -169,7 +169,7 @@ fn a_master_that_sleeps_too_long_wakes_up_harmless() {
     assert!(!held.command_runs(), "granted while the old holder's command runs");
     cluster.daemons[0].signal(Signal::SIGCONT);
     cluster.daemons[0].ready();
-    witnesses.progress([0, 1, 2], cluster.failover_bound());
+    witnesses.progress([0, 1, 2], PATIENCE);
     assert_eq!(waiter.release(), 0);
     let by_node = witnesses.judge();
     never_moved(&by_node[1], 1);
@@ -181,14 +181,14 @@ fn a_master_that_sleeps_too_long_wakes_up_harmless() {
 #[test]
 fn a_short_pause_of_a_daemon_moves_nothing() {
     let Some(_turn) = alone() else { return };
-    let mut cluster = Setup::new().start();
+    let mut cluster = Setup::new().steady().start();
     let witnesses = Witnesses::start(&cluster);
     let epoch = cluster.inspector().view().map(|view| view.epoch);
     cluster.daemons[1].signal(Signal::SIGSTOP);
     // R: shorter than anybody's patience.
     std::thread::sleep(Duration::from_millis(cluster.timing().renew_ms.into()));
     cluster.daemons[1].signal(Signal::SIGCONT);
-    witnesses.progress([0, 1, 2], cluster.failover_bound());
+    witnesses.progress([0, 1, 2], PATIENCE);
     assert_eq!(cluster.inspector().view().map(|view| view.epoch), epoch, "nobody was excluded");
     let by_node = witnesses.judge();
     for (node, intervals) in by_node.iter().enumerate() {
@@ -205,7 +205,7 @@ fn a_member_without_network_keeps_its_locks() {
     let mut cluster = Setup::new().start();
     let held = cluster.hold(2, &["alpha"]);
     cluster.network.plug(2, false);
-    until_true("the master misses node 2", Duration::from_secs(20), || {
+    until_true("the master misses node 2", PATIENCE, || {
         let said = cluster.mxlock(0, &["--json", "nodes"]);
         let nodes: serde_json::Value = serde_json::from_str(&said.out).expect("a document");
         nodes["nodes"].as_array().expect("a list").iter().any(|node| node["node"] == 2 && node["reachable"] == false)
@@ -218,7 +218,7 @@ fn a_member_without_network_keeps_its_locks() {
     cluster.network.plug(2, true);
     cluster.daemons[2].ready();
     assert_eq!(held.release(), 0);
-    cluster.mxlock(0, &["run", "-w", "10", "alpha", "--", "true"]).ok();
+    cluster.mxlock(0, &["run", "-w", "60", "alpha", "--", "true"]).ok();
     cluster.stop();
 }
 

@@ -5,7 +5,7 @@ use mxlock_e2e::{Cluster, Setup, alone, shared};
 use std::time::Duration;
 
 /// `clear_behind_ms` is 100; the rest is for a loaded machine.
-const CLEARED: Duration = Duration::from_secs(3);
+const CLEARED: Duration = Duration::from_secs(20);
 
 /// I1: while one node holds EX, no other gets the lock; the record of the held lock is on disk (I3) and gone soon after
 /// the release.

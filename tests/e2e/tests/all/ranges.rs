@@ -5,7 +5,7 @@ use mxlock_e2e::wait::{PATIENCE, until};
 use mxlock_e2e::{Cluster, Setup, shared};
 use std::time::Duration;
 
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = PATIENCE;
 
 fn range(start: u64, end: u64) -> ByteRange {
     ByteRange::new(start, end).expect("a start before its end")
@@ -138,7 +138,7 @@ fn an_orphan_of_a_range(cluster: &Cluster) {
     cluster.mxlock(2, &["adopt", "--range", "0-9", "image", "--", "true"]).refused(1, "image");
     cluster.mxlock(2, &["run", "-n", "--range", "5-6", "image", "--", "true"]).refused(1, "image");
     cluster.mxlock(2, &["adopt", "--range", "0-99", "image", "--", "true"]).ok();
-    cluster.mxlock(2, &["run", "-w", "5", "--range", "0-99", "image", "--", "true"]).ok();
+    cluster.mxlock(2, &["run", "-w", "60", "--range", "0-99", "image", "--", "true"]).ok();
     cluster.mxlock(2, &["run", "-n", "--range", "100-100", "image", "--", "true"]).refused(1, "image");
     cluster.mxlock(1, &["adopt", "--range", "100-", "image", "--", "true"]).ok();
 }
