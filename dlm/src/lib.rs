@@ -33,6 +33,8 @@ mod planted;
 mod rng;
 mod slots;
 pub mod table;
+#[cfg(test)]
+mod testing;
 pub mod time;
 
 pub use node::Core;

@@ -22,55 +22,26 @@ use crate::config::Config;
 use crate::event::StopReason;
 use crate::io::{Beat, BeatRead, BeatWrite, ImageId, IoFault, Region};
 use crate::rng::Rng;
+use crate::testing::{self, TIMING, superblock};
 use crate::time::BootTime;
-use mxlock_format::{
-    ClusterKey, Epoch, Geometry, Heartbeat, Incarnation, NodeId, NodeState, Phase, SectorSize, Superblock, Timing,
-    Uuid, View,
-};
+use mxlock_format::{Epoch, Heartbeat, Incarnation, NodeId, NodeState, Phase, Uuid, View};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 const MS: u64 = 1_000_000;
-/// Profile `fast` divided by ten.
-const TIMING: Timing = Timing { renew_ms: 200, lease_ms: 800, grace_ms: 300, dead_ms: 1_500, suspect_ms: 1_100 };
 const R: u64 = 200 * MS;
 const D: u64 = 1_500 * MS;
 /// A2: D / 1.05 - L.
 const LANDS_WITHIN: u64 = (1_500 * 100 / 105 - 800) * MS;
 
-pub(super) fn superblock() -> Superblock {
-    Superblock {
-        geometry: Geometry { sector: SectorSize::S512, slot_count: 64 },
-        timing: TIMING,
-        lockspace: "sim".into(),
-        uuid: Uuid([7; 16]),
-        key: ClusterKey([9; 32]),
-        feature_level: 1,
-    }
-}
-
 pub(super) fn config(host: u8, boot: u8, incarnation: u64) -> Config {
     Config {
-        node: NodeId::new(0).unwrap(),
-        superblock: superblock(),
         node_uuid: Uuid([host + 1; 16]),
         boot_id: Uuid([boot + 1; 16]),
         host: format!("host{host}"),
-        incarnation: Incarnation(incarnation),
         seed: incarnation,
-        addresses: Vec::new(),
-        ballots_from: Some(BootTime::default()),
-        uncertain_until: None,
-        fence_wait: true,
         orphan_lifetime_ms: 30_000,
-        clear_behind_ms: 100,
-        uid: 0,
-        pid: 1,
-        lockstate: String::new(),
-        io: String::new(),
-        scope: String::new(),
-        version: String::new(),
-        warnings: Vec::new(),
+        ..testing::config(0, incarnation)
     }
 }
 

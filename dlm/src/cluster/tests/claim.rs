@@ -50,7 +50,7 @@ fn candidates_reuse_left_slots_in_order() {
         let sector = region[node].as_mut().unwrap();
         (sector.state, sector.timestamp_ms, sector.node_uuid) = (NodeState::Left, timestamp_ms, uuid(node as u8));
     }
-    region[40] = Ok(Heartbeat::empty(n(40), &super::sim::superblock(), Epoch(100)));
+    region[40] = Ok(Heartbeat::empty(n(40), &crate::testing::superblock(), Epoch(100)));
     let order = |remembered, host| -> Vec<u32> {
         let found = candidates(&region, None, remembered, uuid(host), BOOT).unwrap();
         found.iter().take(3).map(|candidate| candidate.node.get()).collect()

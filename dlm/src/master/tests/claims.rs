@@ -7,7 +7,7 @@ impl Rig {
     /// A session asks for a lock, or to adopt one, without hearing of it, and comes back.
     fn claim_unheard(&mut self, from: u8, session: u64, asked: &[u64]) {
         let question =
-            ClaimQuestion { session: SessionId(session), process: process(), claims: vec![], asked: asked.to_vec() };
+            ClaimQuestion { session: SessionId(session), process: process(42), claims: vec![], asked: asked.to_vec() };
         self.said.clear();
         self.hear(from, NEW, PeerMessage::Claim(question));
     }
@@ -29,15 +29,8 @@ fn persistent(lock: LockId, mode: Mode) -> LockRecord {
 }
 
 fn adoption(mode: Mode) -> OperationKind {
-    OperationKind::Adopt(Box::new(NewLock {
-        resource: resource(),
-        mode,
-        flags: LockFlags::PERSISTENT | LockFlags::NOQUEUE,
-        range: None,
-        process: process(),
-        transaction: 0,
-        orphan_lifetime_ms: 0,
-    }))
+    let flags = LockFlags::PERSISTENT | LockFlags::NOQUEUE;
+    OperationKind::Adopt(Box::new(NewLock { flags, ..new_lock("data", mode) }))
 }
 
 /// I5: a session is granted what it has asked to adopt, and its daemon loses its memory before it says so. What the session says

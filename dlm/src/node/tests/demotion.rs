@@ -153,24 +153,13 @@ fn an_orphan_is_left_in_nl() {
     solo.lock(1, "data", Mode::PR);
     solo.convert_persistent(1, 1);
     let other = ConnId(2);
-    let process = Process { pid: 43, start_time: 1, uid: 0 };
-    solo.input(Input::Connected { conn: other, process });
-    let hello = Hello::first();
-    solo.input(Input::Client { conn: other, request: Request::Hello(hello), subject: None });
-    let lock = Request::Lock(LockRequest {
-        seq: 1,
-        resource: resource("data"),
-        mode: Mode::PR,
-        flags: LockFlags::NONE,
-        range: None,
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
-    });
+    solo.input(Input::Connected { conn: other, process: process(43) });
+    solo.input(Input::Client { conn: other, request: Request::Hello(Hello::first()), subject: None });
+    let lock = Request::Lock(lock_request(1, "data", Mode::PR));
     solo.input(Input::Client { conn: other, request: lock, subject: None });
     solo.convert_demoting(1, 2, Mode::EX);
     solo.between_masters(|solo| {
-        solo.input(Input::ProcessGone { process: Process { pid: 42, start_time: 1, uid: 0 } });
+        solo.input(Input::ProcessGone { process: process(42) });
     });
     let left: Vec<(Mode, bool)> =
         solo.records().iter().filter(|(_, r)| r.persistent).map(|(_, r)| (r.mode, r.orphan)).collect();

@@ -11,18 +11,8 @@ impl Solo {
     /// The other process comes, and gets a PERSISTENT lock on "data", its number 50.
     fn other_locks(&mut self, mode: Mode) {
         self.input(Input::Connected { conn: OTHER, process: other() });
-        let hello = Hello::first();
-        self.other_asks(Request::Hello(hello));
-        self.other_asks(Request::Lock(LockRequest {
-            seq: 50,
-            resource: resource("data"),
-            mode,
-            flags: LockFlags::PERSISTENT,
-            range: None,
-            timeout_ms: None,
-            transaction: 0,
-            orphan_lifetime_ms: None,
-        }));
+        self.other_asks(Request::Hello(Hello::first()));
+        self.other_asks(Request::Lock(LockRequest { flags: LockFlags::PERSISTENT, ..lock_request(50, "data", mode) }));
     }
 
     fn other_asks(&mut self, request: Request) {
@@ -40,7 +30,7 @@ impl Solo {
 }
 
 fn other() -> Process {
-    Process { pid: 43, start_time: 1, uid: 0 }
+    process(43)
 }
 
 /// I9: the process that held PW dies, and its lock outlives it: whoever adopts it learns that the value is not valid.
@@ -146,7 +136,7 @@ fn an_adoption_that_is_not_heard_of_releases_nothing() {
     let cases: [(&str, Then); 4] = [
         ("cancelled", |solo| solo.request(Request::Cancel { seq: 1 })),
         ("unlocked", |solo| solo.unlock(1)),
-        ("dead", |solo| solo.input(Input::ProcessGone { process: Process { pid: 42, start_time: 1, uid: 0 } })),
+        ("dead", |solo| solo.input(Input::ProcessGone { process: process(42) })),
         ("bye", |solo| solo.request(Request::Bye)),
     ];
     for (name, then) in cases {
@@ -166,10 +156,10 @@ fn an_adoption_that_is_not_heard_of_releases_nothing() {
             let later = solo.now + Duration::from_millis(500);
             solo.until(|solo| solo.now >= later);
             assert_eq!(solo.persistent_records(), [(Mode::EX, LockState::Granted)], "{name}, fails: {fails}");
-            solo.input(Input::Connected { conn: THIRD, process: Process { pid: 50, start_time: 1, uid: 0 } });
+            solo.input(Input::Connected { conn: THIRD, process: process(50) });
             solo.responses.clear();
             let adopt =
-                AdoptRequest { seq: 9, resource: resource("data"), range: None, mode: Mode::EX, persistent: false };
+                AdoptRequest { seq: 9, resource: named("data"), range: None, mode: Mode::EX, persistent: false };
             for request in [Request::Hello(Hello::first()), Request::Adopt(adopt)] {
                 solo.input(Input::Client { conn: THIRD, request, subject: None });
             }

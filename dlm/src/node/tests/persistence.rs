@@ -10,27 +10,22 @@ impl Solo {
     }
 
     fn adopt_range(&mut self, seq: u64, name: &str, range: ByteRange, mode: Mode) {
-        let request = AdoptRequest { seq, resource: resource(name), range: Some(range), mode, persistent: true };
+        let request = AdoptRequest { seq, resource: named(name), range: Some(range), mode, persistent: true };
         self.request(Request::Adopt(request));
     }
 
     fn lock_range(&mut self, seq: u64, name: &str, range: ByteRange, mode: Mode) {
         self.request(Request::Lock(LockRequest {
-            seq,
-            resource: resource(name),
-            mode,
             flags: LockFlags::PERSISTENT,
             range: Some(range),
-            timeout_ms: None,
-            transaction: 0,
-            orphan_lifetime_ms: None,
+            ..lock_request(seq, name, mode)
         }));
     }
 
     /// The client's process ends and another one of the same user takes its place.
     fn next_process(&mut self, pid: u32) {
-        self.input(Input::ProcessGone { process: Process { pid: pid - 1, start_time: 1, uid: 0 } });
-        self.input(Input::Connected { conn: CONN, process: Process { pid, start_time: 1, uid: 0 } });
+        self.input(Input::ProcessGone { process: process(pid - 1) });
+        self.input(Input::Connected { conn: CONN, process: process(pid) });
         self.request(Request::Hello(Hello::first()));
     }
 
@@ -47,14 +42,9 @@ fn overlapping_orphans_are_not_adopted_one_by_one() {
     let (low, high) = (ByteRange::new(0, 9).unwrap(), ByteRange::new(5, 14).unwrap());
     solo.lock_range(1, "data", low, Mode::EX);
     solo.request(Request::Lock(LockRequest {
-        seq: 2,
-        resource: resource("data"),
-        mode: Mode::EX,
         flags: LockFlags::PERSISTENT | LockFlags::OWN,
         range: Some(high),
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
+        ..lock_request(2, "data", Mode::EX)
     }));
     assert!(solo.is_granted(2, 0, Mode::EX));
     solo.next_process(43);
@@ -193,16 +183,7 @@ fn an_acknowledged_value_outlives_the_record_that_carried_it() {
     solo.lock(1, "data", Mode::EX);
     solo.unlock_writing(1, 6);
     solo.until(|solo| solo.records().is_empty());
-    solo.request(Request::Lock(LockRequest {
-        seq: 2,
-        resource: resource("data"),
-        mode: Mode::NL,
-        flags: LockFlags::PERSISTENT,
-        range: None,
-        timeout_ms: None,
-        transaction: 0,
-        orphan_lifetime_ms: None,
-    }));
+    solo.request(Request::Lock(LockRequest { flags: LockFlags::PERSISTENT, ..lock_request(2, "data", Mode::NL) }));
     solo.lock(3, "data", Mode::NL);
     solo.lock(4, "data", Mode::EX);
     solo.until(|solo| solo.is_granted(4, 0, Mode::EX));
