@@ -143,7 +143,7 @@ fn a_record_that_rots_while_it_is_held_is_repaired() {
     // The next master reads the table; who lived through has the final word.
     let before = cluster.inspector().view().expect("a view").epoch;
     cluster.mxlock(0, &["handover", "1"]).ok();
-    until_true("the table is read again", cluster.failover_bound(), || {
+    until_true("the table is read again", cluster.failover_limit(), || {
         cluster.inspector().view().is_some_and(|view| view.active && view.epoch > before)
     });
     cluster.mxlock(0, &["run", "-n", "alpha", "--", "true"]).refused(1, "alpha");

@@ -1,7 +1,6 @@
 //! The oldest test of a lock, under the worst of circumstances (issue 2).
 
 use mxlock_e2e::referee::Witness;
-use mxlock_e2e::wait::PATIENCE;
 use mxlock_e2e::{Cluster, Setup, alone};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ fn no_update_is_lost_while_masters_die() {
         let args = ["--name", "number", "--count", &counting];
         processes.push(Witness::start(cluster.directory(), &format!("counter-{process}"), &socket, &args));
     }
-    let limit = cluster.failover_bound() + PATIENCE;
+    let limit = cluster.failover_limit();
     progress(&cluster, &file, limit);
     for round in 0..rounds {
         let killed = kill_master(&mut cluster);

@@ -62,10 +62,10 @@ fn a_handover_pauses_clients_for_less_than_a_second() {
         let held = cluster.hold(0, &["alpha"]);
         let witnesses = loopers(&cluster, &[0, 1, 2]);
         cluster.mxlock(0, &["handover", "2"]).ok();
-        assert_eq!(cluster.other_master(0, cluster.failover_bound()), 2, "the one that was named");
+        assert_eq!(cluster.other_master(0, cluster.failover_limit()), 2, "the one that was named");
         progress(&witnesses);
         cluster.mxlock(0, &["handover", "1"]).ok();
-        assert_eq!(cluster.other_master(2, cluster.failover_bound()), 1, "asked through a node that is not master");
+        assert_eq!(cluster.other_master(2, cluster.failover_limit()), 1, "asked through a node that is not master");
         progress(&witnesses);
         let pause = longest_pause(witnesses);
         assert!(held.command_runs());
@@ -88,7 +88,7 @@ fn sigterm_of_the_master_pauses_clients_for_less_than_a_second() {
         let witnesses = loopers(&cluster, &[1, 2]);
         assert_eq!(cluster.daemons[0].terminate(), 0);
         cluster.daemons[0].start();
-        let master = cluster.other_master(0, cluster.failover_bound());
+        let master = cluster.other_master(0, cluster.failover_limit());
         cluster.daemons[0].ready();
         progress(&witnesses);
         let pause = longest_pause(witnesses);
@@ -111,7 +111,7 @@ fn leaving_is_for_nodes_without_locks() {
     assert_eq!(held.release(), 0);
     cluster.mxlock(0, &["leave"]).ok();
     assert_eq!(cluster.daemons[0].end(), 0);
-    cluster.other_master(0, cluster.failover_bound());
+    cluster.other_master(0, cluster.failover_limit());
     assert_eq!(cluster.inspector().heartbeat(0)["state"], "left");
     cluster.mxlock(1, &["run", "-n", "alpha", "--", "true"]).ok();
     cluster.stop();

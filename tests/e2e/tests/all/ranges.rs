@@ -113,7 +113,7 @@ fn ranges_survive_a_failover(cluster: &mut Cluster) {
     ours.lock(range(10, 19), RangeMode::Shared).expect("a downgrade");
     cluster.let_ballots_begin();
     cluster.daemons[0].kill();
-    cluster.other_master(0, cluster.failover_bound());
+    cluster.other_master(0, cluster.failover_limit());
     ours.unlock(range(20, 99)).expect("an end");
     assert_eq!(ours.held(), [(range(0, 9), RangeMode::Exclusive), (range(10, 19), RangeMode::Shared)]);
     let two = cluster.client(2);

@@ -77,7 +77,7 @@ fn commands_end_before_others_get_their_locks() {
     }
     cluster.daemons[1].kill();
     for (waiter, held) in waiters.into_iter().zip(&mut held) {
-        waiter.granted_within(cluster.failover_bound());
+        waiter.granted_within(cluster.failover_limit());
         assert!(!held.command_runs(), "granted while the old holder's command runs");
         assert_eq!(held.end(), 75, "{}", held.errors());
         assert!(held.errors().contains("mxlock: "), "it says why: {}", held.errors());

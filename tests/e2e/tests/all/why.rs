@@ -140,7 +140,7 @@ fn without_a_master_why_says_so() {
         until("node 1 notices", PATIENCE, || Some(cluster.mxlock(1, &["why", "a"])).filter(|said| said.code != 0));
     assert_eq!(said.code, 69, "{}", said.err);
     assert!(said.err.contains("no active master") || said.err.contains("did not answer"), "{}", said.err);
-    cluster.other_master(0, cluster.failover_bound());
+    cluster.other_master(0, cluster.failover_limit());
     until("the new master tells", PATIENCE, || {
         Some(cluster.mxlock(1, &["why", "a"])).filter(|said| said.code == 0 && said.out.contains("held"))
     });
