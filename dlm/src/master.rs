@@ -303,7 +303,7 @@ impl Master {
             return;
         }
         self.token_counter += u64::from(grant.was.is_none() || !planted(Bug::TokenReused));
-        let token = Token::new(self.reign, self.token_counter);
+        let token = self.token();
         let Some(flags) = self.table.get(grant.lock).map(|view| view.flags) else { return };
         let holder = self.table.payload_mut(grant.lock).expect("looked up");
         holder.persistent = flags.persistence().unwrap_or(holder.persistent);
@@ -325,6 +325,11 @@ impl Master {
         let settling = Settling::Grant { demoted: grant.demoted, value };
         self.table.payload_mut(grant.lock).expect("just granted").settling = settling;
         self.settle(now, grant.lock);
+    }
+
+    /// The token of the grant that was numbered last.
+    fn token(&self) -> Token {
+        Token::new(if planted(Bug::TokenWithoutEpoch) { Epoch(0) } else { self.reign }, self.token_counter)
     }
 
     /// A grant that finds no free slot (section 7).

@@ -109,7 +109,33 @@ bugs! {
     /// The value of a writer that died stays valid.
     ValueValidAfterDeath = "value-valid-after-death", "7, I9: a value is not valid after a holder of PW or EX died";
 
-    // -- What was given up, and orphans (decision 013; only the models show these) -------------------------------------
+    // -- Who is believed (section 6; only the models show these) -------------------------------------------------------
+    /// What a record says of a lock counts, and not what its owner says.
+    RecordBeforeOwner = "record-before-owner", "6.4: a member that lived through has the final word about its own locks";
+    /// A daemon's silence about a lock of an earlier incarnation counts as its word.
+    AnyIncarnationSpeaks = "any-incarnation-speaks", "protocol: a member speaks for its incarnation and listed sessions";
+    /// A lock that is claimed is from then on one of the incarnation that runs now.
+    ClaimRenewsIncarnation = "claim-renews-incarnation", "004: a claimed record keeps its incarnation";
+    /// The lifetime of what a member holds that lives and was not heard runs.
+    UnheardExpires = "unheard-expires", "6.4: records of a member that lives and is not heard do not expire";
+    /// Of a possible holder's conversion only the mode that it had counts.
+    WantedOfPossibleForgotten = "wanted-of-possible-forgotten", "6.4: possible holders count with granted and wanted mode";
+    /// A new master writes each record into another slot.
+    RewrittenElsewhere = "rewritten-elsewhere", "6.5: a record is rewritten in the slot where it was";
+    /// Of several records of a session any may stand for its lock.
+    AnyRecordStands = "any-record-stands", "6.5: of several records of a session the newest that covers its lock stands";
+    /// What is on its way out leaves, though its owner has spoken of it again.
+    NothingSpared = "nothing-spared", "5: what has spoken again is not cleared with what is on its way out";
+    /// The value that a node which died was changing stays valid.
+    DeadNodesValueStands = "dead-nodes-value-stands", "5, I9: values that a dead node could have changed are not valid";
+    /// A token does not say which table it comes from.
+    TokenWithoutEpoch = "token-without-epoch", "7, I2: a token begins with the table epoch";
+
+    // -- What was given up, PERSISTENT locks and orphans (only the models show these) ----------------------------------
+    /// A PERSISTENT lock is told on the strength of its waiting record.
+    PersistentOnWaiting = "persistent-on-waiting", "7: PERSISTENT is granted after the `granted` write";
+    /// The release of a PERSISTENT lock is acknowledged before its record is cleared.
+    PersistentReleasedEarly = "persistent-released-early", "7: PERSISTENT is released after the clear";
     /// A new master believes a daemon that reports an orphan which has no record any more.
     AdoptedComesBack = "adopted-comes-back", "013: an orphan without a record was adopted";
     /// The same, where the report comes late.

@@ -151,6 +151,9 @@ impl Master {
             }
         }
         let holder = self.table.payload_mut(lock).expect("known or renamed");
+        if planted(Bug::ClaimRenewsIncarnation) {
+            holder.incarnation = self.reported.get(&holder.node).copied().unwrap_or(holder.incarnation);
+        }
         // The record keeps the old incarnation: until its daemon lists the session in a report, nobody may take its silence
         // about the lock for a word.
         holder.token = holder.token.max(claim.token);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::MAX_LOCKS;
+use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{DenyReason, LvbUpdate, Outcome as TableOutcome, Request, Standing, TableError};
 use mxlock_proto::LockFlags;
@@ -170,7 +171,8 @@ impl Master {
         }
         // A conversion to TRANSIENT may not be on disk yet.
         let lingers = view.payload.persistent || self.may_say_persistent(slot);
-        let clear_first = lingers || (answer && self.clear_behind.is_zero());
+        let clear_first =
+            (lingers && !planted(Bug::PersistentReleasedEarly)) || (answer && self.clear_behind.is_zero());
         if clear_first && slot != NO_SLOT && view.granted.is_some() {
             return self.clear_then_release(now, lock, update, answer);
         }

@@ -144,7 +144,7 @@ impl Master {
             }
         }
         self.token_counter += 1;
-        let token = Token::new(self.reign, self.token_counter);
+        let token = self.token();
         let holder = Holder {
             process: new.process,
             transaction: new.transaction,

@@ -23,7 +23,8 @@ impl Durable {
     /// Whether a record like this names the lock "with at least that mode as granted or wanted". A PERSISTENT lock needs one
     /// that says so and is granted; one that is not needs one that does not say so, or its death would leave an orphan.
     fn covers(&self, mode: Mode, persistent: bool) -> bool {
-        let named = (self.mode.covers(mode) && self.granted) || (!persistent && self.wanted.covers(mode));
+        let named = (self.mode.covers(mode) && self.granted)
+            || ((!persistent || planted(Bug::PersistentOnWaiting)) && self.wanted.covers(mode));
         named && self.persistent == Some(persistent)
     }
 

@@ -1,6 +1,7 @@
 //! Locks that leave because their owners cannot be asked any more (sections 5 and 7).
 
 use super::*;
+use crate::planted::{Bug, planted};
 use crate::slots::Owner;
 use crate::table::{LvbUpdate, Standing};
 
@@ -51,7 +52,7 @@ impl Master {
             let Some(view) = self.table.get(lock) else { continue };
             let wrote = Self::may_write_value(view.granted) || Self::may_write_value(view.wanted);
             let resource = view.resource.clone();
-            if !wrote || self.table.lvb(&resource).is_none() {
+            if !wrote || self.table.lvb(&resource).is_none() || planted(Bug::DeadNodesValueStands) {
                 continue;
             }
             self.table.update_value(&resource, LvbUpdate::Invalidate);
@@ -115,7 +116,7 @@ impl Master {
 
     /// The owner of a lock that was on its way out has spoken of it: it stays. Its record may have been cleared.
     pub(super) fn spare(&mut self, now: Now, lock: LockId) {
-        if !self.is_leaving(lock) {
+        if !self.is_leaving(lock) || planted(Bug::NothingSpared) {
             return;
         }
         self.purges.iter_mut().for_each(|purge| purge.locks.retain(|leaving| *leaving != lock));

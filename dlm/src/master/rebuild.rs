@@ -68,6 +68,9 @@ impl Word {
             if let Some((_, _, lock)) = self.said.get_mut(&record.lock) {
                 let granted = (record.state == LockState::Granted).then_some(record.mode);
                 given_at_once(lock, granted, record.queue_position);
+                if planted(Bug::RecordBeforeOwner) && granted.is_some() {
+                    (lock.granted, lock.releasing) = (granted, false);
+                }
             }
             return true;
         }
@@ -76,7 +79,8 @@ impl Word {
 
     /// Whether the member that had this lock has spoken, and knows all about it.
     fn is_of_speaker(&self, record: &LockRecord) -> bool {
-        self.incarnations.get(&record.owner) == Some(&record.owner_incarnation)
+        let spoke = self.incarnations.get(&record.owner);
+        spoke == Some(&record.owner_incarnation) || (spoke.is_some() && planted(Bug::AnyIncarnationSpeaks))
     }
 
     /// An orphan of an incarnation that was excluded: its session may live, but has lost it.
@@ -105,7 +109,10 @@ impl Word {
                     let covers = |mode| (held && record.mode.covers(mode)) || record.wanted.covers(mode);
                     (lock.granted.is_none_or(covers), record.lock.seq)
                 };
-                let best = (0..standing.len()).max_by_key(|&at| rank(&standing[at]));
+                let best = (0..standing.len()).max_by_key(|&at| match planted(Bug::AnyRecordStands) {
+                    true => (false, 0),
+                    false => rank(&standing[at]),
+                });
                 if let Some(at) = best {
                     self.slot_of.insert(*id, standing.remove(at).0);
                 }
@@ -221,7 +228,7 @@ impl Master {
                 possible_holders += u64::from(self.restore_record(now, slot, record, Standing::Possible));
             } else {
                 // A dead node may have been changing the value (section 5).
-                if writer {
+                if writer && !planted(Bug::DeadNodesValueStands) {
                     doubtful.push(record.resource.clone());
                 }
                 if record.persistent && held {
@@ -290,7 +297,7 @@ impl Master {
             granted: held.then_some(record.mode),
             wanted: (record.state != LockState::Granted)
                 .then_some(record.wanted)
-                .filter(|_| standing != Standing::Orphan),
+                .filter(|_| standing != Standing::Orphan && !(held && planted(Bug::WantedOfPossibleForgotten))),
             standing,
             position: record.queue_position,
             range: record.range.unwrap_or(ByteRange::ALL),
@@ -317,7 +324,7 @@ impl Master {
             return false;
         }
         self.slots.set_owner(slot, Owner::Lock(lock));
-        if standing == Standing::Possible && !self.lives(record.owner) {
+        if standing == Standing::Possible && (!self.lives(record.owner) || planted(Bug::UnheardExpires)) {
             self.expire_later(now, lock);
         }
         true
@@ -381,7 +388,8 @@ impl Master {
     /// Gives every lock its place and its record the stamp of this reign; everything else becomes zero.
     fn stamp(&mut self) -> Vec<u32> {
         let mut unplaced: Vec<(u64, LockId)> = Vec::new();
-        for view in self.table.locks().filter(|view| view.payload.slot == NO_SLOT) {
+        let elsewhere = planted(Bug::RewrittenElsewhere);
+        for view in self.table.locks().filter(|view| view.payload.slot == NO_SLOT || elsewhere) {
             unplaced.push((if view.granted.is_some() { 0 } else { view.position }, view.lock));
         }
         unplaced.sort();

@@ -78,6 +78,18 @@ const CASES: &[Case] = &[
 
 /// Bugs that the exhaustive models show (`docs/models.md`), which is sooner and surer than seeds.
 const IN_THE_MODELS: &[Bug] = &[
+    Bug::RecordBeforeOwner,
+    Bug::AnyIncarnationSpeaks,
+    Bug::ClaimRenewsIncarnation,
+    Bug::UnheardExpires,
+    Bug::WantedOfPossibleForgotten,
+    Bug::RewrittenElsewhere,
+    Bug::AnyRecordStands,
+    Bug::NothingSpared,
+    Bug::DeadNodesValueStands,
+    Bug::TokenWithoutEpoch,
+    Bug::PersistentOnWaiting,
+    Bug::PersistentReleasedEarly,
     Bug::AdoptedComesBack,
     Bug::AdoptedComesBackLate,
     Bug::AdoptionUnwritten,
