@@ -9,14 +9,12 @@
 //! | [`views`] | Disk Paxos on one disk, one view per epoch, slots that change hands |
 //! | [`lease`] | lease, fence and hand-over: who may believe what, and when |
 //! | [`succession`] | the code's own master and member: recovery, adoption, leave, failover |
-//! | [`recovery`] | the disk as a superset of the truth, and what a new master makes of it |
 //! | [`explore`] | runs a model and says what came out |
 //! | [`kept`] | parts that states share |
 
 pub mod explore;
 pub mod kept;
 pub mod lease;
-pub mod recovery;
 pub mod succession;
 pub mod views;
 
@@ -52,8 +50,31 @@ pub struct Scope {
     pub name: &'static str,
     /// How many of what.
     pub bounds: &'static str,
-    /// Too large for every test run: with `--long` only.
-    pub long: bool,
+    /// Which runs explore it.
+    pub size: Size,
+}
+
+/// Which runs explore a scope.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// Every one.
+    Small,
+    /// Those with `--long`.
+    Long,
+    /// None: too large to be explored to its end. With `--long` its rules are left out, which ends where a property breaks.
+    Part,
+}
+
+impl Scope {
+    /// Whether it is explored as a whole.
+    pub fn is_explored(&self, long: bool) -> bool {
+        self.size == Size::Small || (self.size == Size::Long && long)
+    }
+
+    /// Whether its rules are left out.
+    pub fn breaks_rules(&self, long: bool) -> bool {
+        self.size == Size::Small || long
+    }
 }
 
 /// A rule that protects a property.
@@ -70,6 +91,6 @@ pub struct Rule {
 }
 
 /// All models.
-pub fn subjects() -> [&'static dyn Subject; 4] {
-    [&views::Views, &lease::Leases, &recovery::Recovery, &succession::Succession]
+pub fn subjects() -> [&'static dyn Subject; 3] {
+    [&views::Views, &lease::Leases, &succession::Succession]
 }

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use mxlock_models::explore::Report;
-use mxlock_models::{Rule, Scope, Subject, subjects};
+use mxlock_models::{Rule, Scope, Size, Subject, subjects};
 use std::process::ExitCode;
 
 /// Explores the models of the protocol: with all their rules nothing may break, and without any one something must.
@@ -74,7 +74,12 @@ fn work(args: &Args) -> Result<bool, String> {
 fn list(subject: &dyn Subject) {
     println!("{}: {}", subject.name(), subject.about());
     for scope in subject.scopes() {
-        println!("  scope {:20} {}{}", scope.name, scope.bounds, if scope.long { " (--long)" } else { "" });
+        println!(
+            "  scope {:20} {}{}",
+            scope.name,
+            scope.bounds,
+            if scope.size == Size::Small { "" } else { " (--long)" }
+        );
     }
     for rule in subject.rules() {
         println!("  rule  {:20} {} [{}, {}]", rule.name, rule.text, rule.breaks, rule.scope);
@@ -100,7 +105,9 @@ fn explore_all(subject: &dyn Subject, args: &Args) -> Result<bool, String> {
     let only = args.scope.as_deref().map(|name| find_scope(subject, name)).transpose()?;
     println!("{}: {}", subject.name(), subject.about());
     let mut good = true;
-    for scope in subject.scopes().iter().filter(|scope| only.map_or(args.long || !scope.long, |only| only == *scope)) {
+    for scope in
+        subject.scopes().iter().filter(|scope| only.map_or(scope.is_explored(args.long), |only| only == *scope))
+    {
         let report = subject.check(scope, None);
         println!("  {:24} {}  ({})", scope.name, numbers(&report), scope.bounds);
         for outcome in report.outcomes.iter().filter(|outcome| !outcome.good) {
@@ -108,7 +115,9 @@ fn explore_all(subject: &dyn Subject, args: &Args) -> Result<bool, String> {
         }
         good &= report.is_good();
     }
-    for rule in subject.rules().iter().filter(|rule| only.is_none_or(|only| only.name == rule.scope)) {
+    let runs =
+        |rule: &&Rule| only.map_or(subject.scope(rule.scope).breaks_rules(args.long), |only| only.name == rule.scope);
+    for rule in subject.rules().iter().filter(runs) {
         let report = subject.check(subject.scope(rule.scope), Some(rule));
         let way = report.outcome(rule.breaks).and_then(|outcome| outcome.way.as_ref());
         let what = match way {

@@ -8,7 +8,7 @@ mod judge;
 mod restart;
 
 use crate::explore::{Report, explore};
-use crate::{Rule, Scope, Subject};
+use crate::{Rule, Scope, Size, Subject};
 use judge::{JudgeModel, Method, Of};
 use restart::RestartModel;
 
@@ -42,20 +42,20 @@ impl Times {
 }
 
 const SCOPES: &[Scope] = &[
-    Scope { name: "wait", bounds: "R 1, L 6, G 3 ticks, drift 20 %; dead by silence", long: false },
-    Scope { name: "writes", bounds: "the same, with a record write on its way", long: false },
-    Scope { name: "promises", bounds: "the same, with a promise on its way", long: false },
-    Scope { name: "pr", bounds: "the same; the node's writes are blocked", long: false },
-    Scope { name: "agent", bounds: "the same; the node is switched off", long: false },
+    Scope { name: "wait", bounds: "R 1, L 6, G 3 ticks, drift 20 %; dead by silence", size: Size::Small },
+    Scope { name: "writes", bounds: "the same, with a record write on its way", size: Size::Small },
+    Scope { name: "promises", bounds: "the same, with a promise on its way", size: Size::Small },
+    Scope { name: "pr", bounds: "the same; the node's writes are blocked", size: Size::Small },
+    Scope { name: "agent", bounds: "the same; the node is switched off", size: Size::Small },
     Scope {
         name: "stall",
         bounds: "the same; a prompt node, 1 stall of any length, a judge that stands still",
-        long: false,
+        size: Size::Small,
     },
-    Scope { name: "restart", bounds: "the same; a restart, and a host that wants the slot", long: false },
-    Scope { name: "wait-5%", bounds: "R 2, L 12, G 6 ticks, drift 5 %; dead by silence", long: true },
-    Scope { name: "writes-5%", bounds: "the same, with a record write on its way", long: true },
-    Scope { name: "restart-5%", bounds: "the same; a restart", long: true },
+    Scope { name: "restart", bounds: "the same; a restart, and a host that wants the slot", size: Size::Small },
+    Scope { name: "wait-5%", bounds: "R 2, L 12, G 6 ticks, drift 5 %; dead by silence", size: Size::Long },
+    Scope { name: "writes-5%", bounds: "the same, with a record write on its way", size: Size::Long },
+    Scope { name: "restart-5%", bounds: "the same; a restart", size: Size::Long },
 ];
 
 const RULES: &[Rule] = &[
@@ -169,7 +169,7 @@ impl Subject for Leases {
 
     fn check(&self, scope: &Scope, without: Option<&Rule>) -> Report {
         let name = without.map(|rule| rule.name);
-        let times = if scope.long { FINE } else { COARSE };
+        let times = if scope.size == Size::Long { FINE } else { COARSE };
         let judge = |method, subject| explore(JudgeModel { times, method, subject, without: name }, without);
         match scope.name {
             "wait" | "wait-5%" => judge(Method::Wait, Of::Nothing),

@@ -1,10 +1,10 @@
 //! The bounds, and the rules that can be left out.
 
-use super::state::Ask::{Adopt, AdoptPersistent, Convert, Lingering, Lock, Persistent, Timed};
+use super::promises::{HEALS, I1, I2, I3, I5, I9, OUTLIVES, RELEASED};
+use super::state::Ask::{Adopt, AdoptPersistent, Convert, Lingering, Lock, NoQueue, Persistent, Timed};
 use super::state::Faults;
-use super::world::{HEALS, I1, I2, I3, I5, RELEASED};
 use super::{Bounds, Part};
-use crate::{Rule, Scope};
+use crate::{Rule, Scope, Size};
 use mxlock_dlm::planted::Bug;
 use mxlock_format::Mode::{CW, EX, NL, PR};
 
@@ -19,10 +19,26 @@ pub(super) enum Left {
     ReportLeaves,
     /// The table epoch is raised after the rewrite.
     EpochAfterRewrite,
+    /// Nothing is written after the lease.
+    NoWriteAfterLease,
+    /// An orphan's lifetime is longer than its client's deadline.
+    OrphanWaits,
+    /// An incarnation that was excluded is never admitted again.
+    NewIncarnation,
 }
 
-const NO_FAULTS: Faults =
-    Faults { crashes: 0, exclusions: 0, leases: 0, deaths: 0, cuts: 0, errors: 0, leaves: 0, deposed: 0, handovers: 0 };
+const NO_FAULTS: Faults = Faults {
+    crashes: 0,
+    exclusions: 0,
+    leases: 0,
+    deaths: 0,
+    cuts: 0,
+    errors: 0,
+    leaves: 0,
+    deposed: 0,
+    handovers: 0,
+    late: 0,
+};
 
 const BOUNDS: Bounds = Bounds {
     slots: 2,
@@ -36,11 +52,15 @@ const BOUNDS: Bounds = Bounds {
 };
 
 const fn scope(name: &'static str, bounds: &'static str) -> Scope {
-    Scope { name, bounds, long: false }
+    Scope { name, bounds, size: Size::Small }
 }
 
 const fn long(name: &'static str, bounds: &'static str) -> Scope {
-    Scope { name, bounds, long: true }
+    Scope { name, bounds, size: Size::Long }
+}
+
+const fn in_part(name: &'static str, bounds: &'static str) -> Scope {
+    Scope { name, bounds, size: Size::Part }
 }
 
 const fn part(home: usize, menu: &'static [super::state::Ask], asks: u8) -> Part {
@@ -176,6 +196,139 @@ pub(super) static SCOPES: &[(Scope, Bounds)] = &[
         },
     ),
     (
+        scope("standing", "one client that locks and converts three times; two masters, members not heard"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX), Lock(PR), Convert(PR, EX)], 3)],
+            impatient: false,
+            unheard: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        long("standing-long", "one client that locks and converts four times; two masters, members not heard"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX), Lock(PR), Convert(PR, EX)], 4)],
+            impatient: false,
+            unheard: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("noqueue", "EX against EX NOQUEUE; two masters, members not heard"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 1), part(1, &[NoQueue(EX)], 1)],
+            impatient: false,
+            unheard: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("conversions", "PR to EX against PR; two masters, members not heard"),
+        Bounds {
+            clients: &[part(0, &[Lock(PR), Convert(PR, EX)], 2), part(1, &[Lock(PR)], 1)],
+            impatient: false,
+            unheard: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("claims", "a lock in EX, a daemon that loses its memory; two masters, members not heard"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 1)],
+            impatient: false,
+            unheard: true,
+            faults: Faults { crashes: 1, deposed: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        long("claims-again", "one client that locks twice, a daemon that loses its memory; two masters"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX), Lock(PR)], 2)],
+            impatient: false,
+            faults: Faults { crashes: 1, deposed: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("restart-one", "two locks in EX, a daemon that loses its memory; one master"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 1), part(1, &[Lock(EX)], 1)],
+            impatient: false,
+            faults: Faults { crashes: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("persistent", "PERSISTENT against EX, a lost lease, an exclusion; one master"),
+        Bounds {
+            clients: &[part(0, &[Persistent(EX)], 1), part(1, &[Lock(EX)], 1)],
+            impatient: false,
+            faults: Faults { leases: 1, exclusions: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        long(
+            "persistent-deaths",
+            "PERSISTENT, its owner's death or a lost lease, an exclusion, its adoption; one master",
+        ),
+        Bounds {
+            clients: &[part(0, &[Persistent(EX)], 1), part(1, &[Lock(EX), AdoptPersistent(EX)], 1)],
+            impatient: false,
+            faults: Faults { deaths: 1, leases: 1, exclusions: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("failed-writes", "one client that locks twice, a write that fails and may land; two masters and more"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 2)],
+            impatient: false,
+            unheard: true,
+            faults: Faults { errors: 1, deposed: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("late", "PERSISTENT, a node that leaves, a write that lands too late (A2 fails); three masters"),
+        Bounds {
+            clients: &[part(0, &[Persistent(EX)], 1)],
+            impatient: false,
+            heals: false,
+            faults: Faults { late: 1, leaves: 1, deposed: 2, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        scope("values", "a value written under EX and read under PR; two masters"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 1), part(1, &[Lock(NL), Convert(NL, PR)], 2)],
+            impatient: false,
+            values: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        long("values-twice", "a value written twice under EX and read under PR; two masters"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 2), part(1, &[Lock(NL), Convert(NL, PR)], 2)],
+            impatient: false,
+            values: true,
+            ..BOUNDS
+        },
+    ),
+    (
+        in_part("deaths", "a value written twice under EX, read under PR, a lost lease, an exclusion; one master"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX)], 2), part(1, &[Lock(NL), Convert(NL, PR)], 2)],
+            impatient: false,
+            values: true,
+            faults: Faults { leases: 1, exclusions: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
         scope("timed", "a request with a time limit whose client is away; one master"),
         Bounds {
             clients: &[part(0, &[Timed(EX)], 1), part(1, &[Lock(EX)], 1)],
@@ -184,33 +337,53 @@ pub(super) static SCOPES: &[(Scope, Bounds)] = &[
             ..BOUNDS
         },
     ),
-    (
-        long("values", "a value written twice under EX and read under PR, a death; two masters"),
-        Bounds {
-            clients: &[part(0, &[Lock(EX)], 2), part(1, &[Lock(NL), Convert(NL, PR)], 2)],
-            impatient: false,
-            values: true,
-            faults: Faults { deaths: 1, deposed: 1, ..NO_FAULTS },
-            ..BOUNDS
-        },
-    ),
 ];
 
 pub(super) static RULES: &[(Left, Rule)] = &[
+    code(Bug::AckBeforeRecord, "masters", I3),
+    code(Bug::InFlightRecordTrusted, "standing", I3),
+    code(Bug::ClearOvertakesGrant, "masters", I3),
+    code(Bug::StandingReusedLate, "masters", I3),
+    code(Bug::WantedNotRecorded, "conversions", I3),
+    code(Bug::RecordNotCleared, "masters", HEALS),
+    code(Bug::WriteErrorIgnored, "failed-writes", I3),
+    code(Bug::TokenReused, "swap", I2),
+    code(Bug::TokenWithoutEpoch, "masters", I2),
+    code(Bug::ValueAckedEarly, "values-twice", I9),
+    code(Bug::DeadNodesValueStands, "deaths", I9),
+    code(Bug::WaitingRecordsDropped, "conversions", I3),
+    code(Bug::PossibleHoldersIgnored, "restart-one", I1),
+    code(Bug::WantedOfPossibleForgotten, "conversions", I3),
+    code(Bug::RecordBeforeOwner, "restart", I1),
+    code(Bug::AnyIncarnationSpeaks, "claims", I3),
+    code(Bug::ClaimRenewsIncarnation, "claims", I3),
+    code(Bug::UnheardExpires, "claims", I3),
+    code(Bug::StampIgnored, "late", RELEASED),
+    code(Bug::RewrittenElsewhere, "standing", I3),
+    code(Bug::AnyRecordStands, "standing-long", I3),
+    code(Bug::NothingSpared, "lease", HEALS),
+    code(Bug::PersistentOnWaiting, "persistent", OUTLIVES),
+    code(Bug::PersistentReleasedEarly, "late", RELEASED),
     code(Bug::AdoptedComesBack, "adopt", RELEASED),
     code(Bug::AdoptedComesBackLate, "adopt", RELEASED),
     code(Bug::AdoptionUnwritten, "adopt", I3),
     code(Bug::GoneSessionResumed, "away", I1),
     code(Bug::TakenBackForgotten, "timed", I5),
-    code(Bug::AckBeforeRecord, "masters", I3),
-    code(Bug::StandingReusedLate, "masters", I3),
-    code(Bug::ClearOvertakesGrant, "masters", I3),
-    code(Bug::RecordNotCleared, "masters", HEALS),
-    code(Bug::TokenReused, "swap", I2),
-    code(Bug::WriteErrorIgnored, "adopt-errors", I3),
+    (
+        Left::OrphanWaits,
+        rule("orphan-waits", "restart-one", I1, "7: an orphan is not given away before L + G has passed"),
+    ),
+    (
+        Left::NewIncarnation,
+        rule("new-incarnation", "lease", I1, "protocol: an incarnation that was excluded is never admitted again"),
+    ),
     (
         Left::WaitForWrites,
         rule("wait-for-writes", "masters", I3, "A2: the successor reads when nothing of its predecessor can land"),
+    ),
+    (
+        Left::NoWriteAfterLease,
+        rule("no-write-after-lease", "failed-writes", I3, "5: no record write is issued after the lease"),
     ),
     (Left::ReportLeaves, rule("report-leaves", "masters", I1, "6: reporting and leaving the old reign are one step")),
     (

@@ -92,6 +92,7 @@ impl Step<'_> {
             Asking::New(ask) => {
                 let (mode, flags) = match ask {
                     Ask::Persistent(mode) => (mode, LockFlags::PERSISTENT),
+                    Ask::NoQueue(mode) => (mode, LockFlags::NOQUEUE),
                     Ask::Lock(mode) | Ask::Lingering(mode) | Ask::Timed(mode) => (mode, LockFlags::NONE),
                     Ask::Adopt(_) | Ask::AdoptPersistent(_) | Ask::Convert(..) => unreachable!("no new lock"),
                 };

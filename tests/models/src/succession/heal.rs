@@ -7,6 +7,7 @@
 
 use super::state::*;
 use super::world::{Action, World};
+use mxlock_dlm::model::InTable;
 use mxlock_dlm::table::Standing;
 use stateright::Model;
 use std::collections::HashSet;
@@ -56,7 +57,7 @@ fn rank(state: &State, action: &Action) -> Option<u8> {
 impl State {
     /// Whether requests may wait for ever.
     pub(super) fn has_persistent_orphan(&self) -> bool {
-        let orphan = |lock: &mxlock_dlm::model::InTable| lock.standing == Standing::Orphan && lock.persistent;
+        let orphan = |lock: &InTable| lock.standing == Standing::Orphan && lock.persistent;
         self.active().is_some_and(|reign| reign.master.locks().any(|lock| orphan(&lock)))
     }
 
@@ -67,14 +68,16 @@ impl State {
         let ready = |node: &Node| {
             (node.leaving && !node.up) || (node.up && node.lease && node.member.reported() == Some(reign.epoch))
         };
-        // Nothing is left but orphans that anybody may adopt, and the disk says so.
-        let table: Vec<_> = reign.master.locks().collect();
-        let orphans = table.iter().all(|lock| {
-            lock.standing == Standing::Orphan && lock.persistent && lock.granted.is_some() && lock.wanted.is_none()
-        });
+        // Nothing is left but orphans that anybody may adopt, and the disk says so. Behind one may wait what was taken back:
+        // if its daemon or its master died then, nobody takes it out of the queue before it is granted.
+        let (held, waiting): (Vec<_>, Vec<_>) = reign.master.locks().partition(|lock| lock.granted.is_some());
+        let orphan = |lock: &InTable| lock.standing == Standing::Orphan && lock.persistent && lock.wanted.is_none();
+        let orphans = held.iter().all(orphan) && (waiting.is_empty() || !held.is_empty());
         let disk: Vec<&Summary> = self.disk.iter().flatten().map(|image| &image.says).collect();
-        let same = disk.len() == table.len()
-            && table.iter().all(|lock| disk.iter().any(|says| says.lock == lock.lock && says.granted == lock.granted));
+        let (names, waits): (Vec<&Summary>, Vec<&Summary>) = disk.iter().partition(|says| says.granted.is_some());
+        let same = names.len() == held.len()
+            && held.iter().all(|lock| names.iter().any(|says| says.lock == lock.lock && says.granted == lock.granted))
+            && waits.iter().all(|says| waiting.iter().any(|lock| lock.lock == says.lock));
         self.writes.is_empty()
             && reign.master.is_at_rest()
             && self.clients.iter().all(served)

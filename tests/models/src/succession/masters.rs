@@ -135,14 +135,14 @@ impl Step<'_> {
             }
             Output::WriteRecord { io, slot, image, .. } => {
                 let image = image.and_then(|image| Image::new(&image.0));
-                self.state.writes.push(Write { reign: epoch, slot, image, io: io.0 });
+                self.state.writes.push(Write { reign: epoch, slot, image, io: io.0, late: false });
                 self.state.writes.sort_by_key(|write| write.slot);
             }
             Output::WriteTable { io, first_slot, count, .. } => {
                 for slot in first_slot..first_slot + count {
                     let image = Image::new(self.reign().master.image(slot));
                     if image != self.state.disk[slot as usize] {
-                        self.state.writes.push(Write { reign: epoch, slot, image, io: io.0 });
+                        self.state.writes.push(Write { reign: epoch, slot, image, io: io.0, late: false });
                     }
                 }
                 self.state.writes.sort_by_key(|write| write.slot);
@@ -216,9 +216,24 @@ impl Step<'_> {
 
     /// The master is gone: what it said and did is under way.
     pub(super) fn end_reign(&mut self) {
+        if self.world.without(Left::NoWriteAfterLease) {
+            self.write_on();
+        }
         self.state.reign = None;
         for node in &mut self.state.nodes {
             node.to_master.clear();
+        }
+    }
+
+    /// It does not know yet that its lease is over, and writes what it has to write behind.
+    fn write_on(&mut self) {
+        let before = self.state.writes.clone();
+        for slot in self.reign().master.slots_behind() {
+            self.master().look_behind(slot);
+        }
+        self.pump();
+        for write in self.state.writes.iter_mut().filter(|write| !before.contains(write)) {
+            write.late = true;
         }
     }
 
@@ -261,6 +276,9 @@ impl Step<'_> {
     fn exclude(&mut self, node: usize) {
         self.state.faults.exclusions -= 1;
         self.state.members &= !(1 << node);
+        if self.world.without(Left::NewIncarnation) && self.state.nodes[node].up {
+            return;
+        }
         for client in self.clients_on(node) {
             self.state.clients[client].overdue |= self.state.clients[client].held.is_some();
             self.no_more(client);
@@ -275,7 +293,7 @@ impl Step<'_> {
     }
 
     pub(super) fn expire(&mut self, node: usize) {
-        for client in self.clients_on(node) {
+        for client in self.clients_on(node).filter(|_| !self.world.without(Left::OrphanWaits)) {
             self.overdue(client);
         }
         self.master().end_lifetimes(node_id(node));
@@ -311,7 +329,7 @@ impl Step<'_> {
 
     /// The node has its disk back: it is confirmed, or learns that it was excluded.
     pub(super) fn regain_lease(&mut self, node: usize) {
-        let member = self.state.is_member(node);
+        let member = self.state.is_member(node) || self.world.without(Left::NewIncarnation);
         let at = &mut self.state.nodes[node];
         at.lease = true;
         if member {

@@ -17,7 +17,8 @@
 //! |---|---|
 //! | `state.rs` | what there is |
 //! | `catalogue.rs` | the bounds, and the rules that can be left out |
-//! | `world.rs` | what can happen, and what must hold |
+//! | `world.rs` | what can happen |
+//! | `promises.rs` | what must hold |
 //! | `clients.rs` | clients, as the client library does it |
 //! | `masters.rs` | masters, nodes and disk: what `Core` and `Cluster` do |
 //! | `heal.rs` | liveness: with faults switched off everything comes to rest |
@@ -27,6 +28,7 @@ mod catalogue;
 mod clients;
 mod heal;
 mod masters;
+mod promises;
 mod state;
 mod table;
 mod world;

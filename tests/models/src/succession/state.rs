@@ -67,11 +67,13 @@ pub(super) struct Write {
     pub(super) image: Sector,
     /// Part of which I/O: several sectors of a rewritten table are one.
     pub(super) io: u64,
+    /// It may land after a successor has read the table.
+    pub(super) late: bool,
 }
 
 impl Hash for Write {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.reign, self.slot, &self.image).hash(state);
+        (self.reign, self.slot, &self.image, self.late).hash(state);
     }
 }
 
@@ -118,6 +120,7 @@ pub(super) enum Ask {
     Lingering(Mode),
     /// With a time limit.
     Timed(Mode),
+    NoQueue(Mode),
     Adopt(Mode),
     AdoptPersistent(Mode),
     Convert(Mode, Mode),
@@ -184,6 +187,8 @@ pub(super) struct Faults {
     pub(super) deposed: u8,
     /// Masters that hand over.
     pub(super) handovers: u8,
+    /// Writes of a master that dies which land after its successor has read the table (A2 fails).
+    pub(super) late: u8,
 }
 
 /// The master at work.
@@ -254,6 +259,12 @@ pub(super) struct State {
 impl State {
     pub(super) fn active(&self) -> Option<&Reign> {
         self.reign.as_ref().filter(|reign| reign.master.is_active())
+    }
+
+    /// The nodes that are dead for all that others can see, as bits.
+    pub(super) fn dead(&self) -> u8 {
+        let dead = (0..NODES).filter(|node| !self.nodes[*node].up || !self.nodes[*node].lease);
+        dead.map(|node| 1 << node).sum::<u8>() & self.members
     }
 
     pub(super) fn is_member(&self, node: usize) -> bool {

@@ -1,15 +1,14 @@
-//! What can happen next, and what must hold.
+//! What can happen next.
 
 use super::catalogue::Left;
 use super::heal::Healed;
 use super::state::*;
 use super::table::config;
-use super::{Bounds, Step};
+use super::{Bounds, Step, promises};
 use crate::kept::Hashed;
 use mxlock_dlm::model::ModelMember;
 use mxlock_dlm::planted::plant;
-use mxlock_dlm::table::Standing;
-use mxlock_format::{Epoch, Mode};
+use mxlock_format::Epoch;
 use stateright::{Model, Property};
 
 #[derive(Clone, PartialEq, Debug)]
@@ -38,7 +37,7 @@ pub(super) enum Action {
     Elect(u8),
     LosePatience,
     Activate(u8),
-    MasterDies,
+    MasterDies(Option<usize>),
     HandOver,
     Resign,
     Behind(u32),
@@ -79,82 +78,6 @@ impl World {
         Planted
     }
 }
-
-impl State {
-    /// What a client relies on now: nothing while its node's lease is lost.
-    fn relies(&self, world: &World, client: usize) -> Option<Mode> {
-        let node = &self.nodes[world.bounds.clients[client].home];
-        self.clients[client].relies().filter(|_| node.lease || !node.up)
-    }
-
-    /// The nodes that are dead for all that others can see, as bits.
-    fn dead(&self) -> u8 {
-        let dead = (0..NODES).filter(|node| !self.nodes[*node].up || !self.nodes[*node].lease);
-        dead.map(|node| 1 << node).sum::<u8>() & self.members
-    }
-}
-
-fn no_conflict(world: &World, state: &State) -> bool {
-    (0..state.clients.len()).all(|one| {
-        (0..one).all(|other| match (state.relies(world, one), state.relies(world, other)) {
-            (Some(one), Some(other)) => one.compatible(other),
-            _ => true,
-        })
-    })
-}
-
-fn all_named(world: &World, state: &State) -> bool {
-    (0..state.clients.len()).all(|client| match (state.relies(world, client), &state.clients[client]) {
-        (Some(mode), Client { session: Some(session), held: Some(held), .. }) if mode != Mode::NL => {
-            state.is_named(*session, mode, held.persistent)
-        }
-        _ => true,
-    })
-}
-
-fn all_kept(world: &World, state: &State) -> bool {
-    let Some(reign) = state.active() else { return true };
-    (0..state.clients.len()).all(|client| match (state.relies(world, client), state.clients[client].session) {
-        (Some(mode), Some(session)) if mode != Mode::NL => reign.master.locks().any(|lock| {
-            let covers = |held: Option<Mode>| held.is_some_and(|held| held.covers(mode));
-            let possible = lock.standing == Standing::Possible && covers(lock.wanted);
-            lock.lock.session == session && (covers(lock.granted) || possible)
-        }),
-        _ => true,
-    })
-}
-
-fn left_stays(_: &World, state: &State) -> bool {
-    if state.ghost.left.is_empty() || state.ghost.renounced {
-        return true;
-    }
-    // Under its own name, or that of whoever adopts it.
-    let mut sectors = state.disk.iter().flatten().map(|image| &image.says);
-    sectors.any(|says| says.persistent && says.stamp >= state.table_epoch && says.granted.is_some())
-}
-
-fn released_stays(_: &World, state: &State) -> bool {
-    let Some(reign) = state.active() else { return true };
-    // As a possible holder it waits for its owner's word.
-    let back = |standing| standing != Standing::Possible;
-    let mut locks = reign.master.locks().filter(|lock| lock.granted.is_some() && back(lock.standing));
-    !locks.any(|lock| state.ghost.ended.contains(&lock.lock))
-}
-
-fn in_order(_: &World, state: &State) -> bool {
-    state.reign.as_ref().is_none_or(|reign| reign.master.check_invariants().is_ok())
-}
-
-pub(super) const I1: &str = "I1 no two clients rely on incompatible modes";
-pub(super) const I2: &str = "I2 tokens increase";
-pub(super) const I3: &str = "I3 every lock that a client relies on is named on disk";
-pub(super) const I5: &str = "I5 a lock stays until it is given up or its owner is dead";
-pub(super) const TOLD: &str = "I5 nobody hears that a lock is lost which it relies on";
-pub(super) const I9: &str = "I9 a valid value is the last one written";
-pub(super) const OUTLIVES: &str = "a PERSISTENT lock outlives its owner";
-pub(super) const RELEASED: &str = "what was released or adopted does not come back";
-pub(super) const MEMORY: &str = "the table keeps its invariants";
-pub(super) const HEALS: &str = "without faults everything comes to rest";
 
 impl Model for World {
     type State = State;
@@ -237,28 +160,7 @@ impl Model for World {
     }
 
     fn properties(&self) -> Vec<Property<World>> {
-        let mut properties = vec![
-            Property::always(I1, no_conflict),
-            Property::always(I2, |_, state: &State| state.ghost.broken != Some(Broken::Token)),
-            Property::always(I3, all_named),
-            Property::always(I5, all_kept),
-            Property::always(TOLD, |_, state: &State| state.ghost.broken != Some(Broken::Torn)),
-            Property::always(I9, |_, state: &State| state.ghost.broken != Some(Broken::Value)),
-            Property::always(OUTLIVES, left_stays),
-            Property::always(RELEASED, released_stays),
-            Property::always(MEMORY, in_order),
-        ];
-        if self.bounds.heals {
-            properties.push(Property::always(HEALS, |world: &World, state: &State| world.heals(state)));
-        }
-        let menu = || self.bounds.clients.iter().flat_map(|part| part.menu);
-        if menu().any(|ask| ask.is_adoption()) {
-            properties.push(Property::sometimes("an orphan is adopted", |_, state: &State| state.ghost.shown.adopted));
-        }
-        if self.bounds.faults.crashes > 0 {
-            properties.push(Property::sometimes("a lock is claimed", |_, state: &State| state.ghost.shown.claimed));
-        }
-        properties
+        promises::all(self.bounds)
     }
 
     fn format_action(&self, action: &Action) -> String {
@@ -361,7 +263,7 @@ impl World {
         let dead = state.dead();
         let may_exclude = dead != 0 && u32::from(state.faults.exclusions) >= dead.count_ones();
         let Some(reign) = &state.reign else {
-            if state.writes.is_empty() || self.without(Left::WaitForWrites) {
+            if state.writes.iter().all(|write| write.late) || self.without(Left::WaitForWrites) {
                 actions.push(Action::Elect(0));
                 if may_exclude {
                     actions.push(Action::Elect(dead));
@@ -370,7 +272,10 @@ impl World {
             return;
         };
         if state.faults.deposed > 0 {
-            actions.push(Action::MasterDies);
+            actions.push(Action::MasterDies(None));
+            if state.faults.late > 0 {
+                actions.extend((0..state.writes.len()).map(|at| Action::MasterDies(Some(at))));
+            }
         }
         let active = reign.master.is_active();
         if active && state.faults.handovers > 0 {
@@ -455,8 +360,12 @@ impl Step<'_> {
             Action::Elect(exclude) => self.elect(exclude),
             Action::LosePatience => self.lose_patience(),
             Action::Activate(exclude) => self.activate(exclude),
-            Action::MasterDies => {
+            Action::MasterDies(hangs) => {
                 faults.deposed -= 1;
+                if let Some(at) = hangs {
+                    faults.late -= 1;
+                    self.state.writes[at].late = true;
+                }
                 self.end_reign();
             }
             Action::HandOver => {
@@ -506,6 +415,7 @@ fn describe(action: &Action) -> String {
             Ask::Persistent(mode) => format!("client {client} asks for {mode} PERSISTENT"),
             Ask::Lingering(mode) => format!("client {client} asks for {mode} with a lifetime as an orphan"),
             Ask::Timed(mode) => format!("client {client} asks for {mode} for a while"),
+            Ask::NoQueue(mode) => format!("client {client} asks for {mode} NOQUEUE"),
             Ask::Adopt(mode) => format!("client {client} asks to adopt an orphan in {mode}"),
             Ask::AdoptPersistent(mode) => format!("client {client} asks to adopt an orphan in {mode} PERSISTENT"),
             Ask::Convert(from, to) => format!("client {client} asks to convert {from} to {to}"),
@@ -539,7 +449,8 @@ fn describe(action: &Action) -> String {
         Action::Activate(exclude) => {
             format!("its table is on disk: the view is active, without the dead ({exclude:02b})")
         }
-        Action::MasterDies => "the master dies".into(),
+        Action::MasterDies(None) => "the master dies".into(),
+        Action::MasterDies(Some(write)) => format!("the master dies, and write {write} hangs"),
         Action::HandOver => "the master begins to hand over".into(),
         Action::Resign => "it has drained its writes and resigns".into(),
         Action::Behind(slot) => format!("slot {slot} is looked at behind"),

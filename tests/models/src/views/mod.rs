@@ -4,12 +4,13 @@
 //! the disk may do to it. Time is left out: any node may cast a ballot at any moment, so nothing here rests on leases.
 //! "D has passed" means what A2 makes of it: nothing that was written to the slot is still on its way.
 
+mod heal;
 mod model;
 mod react;
 mod state;
 
 use crate::explore::{Report, explore};
-use crate::{Rule, Scope, Subject};
+use crate::{Rule, Scope, Size, Subject};
 use model::{Bounds, Takes, ViewModel};
 
 /// The model.
@@ -17,34 +18,39 @@ pub struct Views;
 
 pub(crate) const ONE_VIEW: &str = "one view per epoch";
 pub(crate) const NOT_LOST: &str = "a chosen view is not lost";
+pub(crate) const HEALS: &str = "without faults the next view is chosen";
 
 const SCOPES: &[Scope] = &[
-    Scope { name: "two", bounds: "2 nodes, 3 epochs, 2 ballots each", long: false },
-    Scope { name: "three", bounds: "3 nodes, 1 epoch, 1 ballot each", long: false },
-    Scope { name: "errors", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 failed write", long: false },
+    Scope { name: "two", bounds: "2 nodes, 3 epochs, 2 ballots each", size: Size::Small },
+    Scope { name: "three", bounds: "3 nodes, 1 epoch, 1 ballot each", size: Size::Small },
+    Scope { name: "errors", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 failed write", size: Size::Small },
     Scope {
         name: "restart",
         bounds: "2 nodes, 2 epochs, 2 ballots and 1, 1 failed write, node 0 restarted, 1 ballot more",
-        long: false,
+        size: Size::Small,
     },
     Scope {
         name: "free-slot",
         bounds: "2 nodes, 2 epochs, 1 ballot each, 1 failed write, node 0 dies, its slot is taken, 1 ballot more",
-        long: false,
+        size: Size::Small,
     },
     Scope {
         name: "silent-slot",
         bounds: "2 nodes, 2 epochs, 1 ballot each, node 0 is silent for D, its slot is taken, 1 ballot more",
-        long: false,
+        size: Size::Small,
     },
-    Scope { name: "damage", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 sector damaged", long: false },
-    Scope { name: "lost-write", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 write that the disk loses", long: false },
-    Scope { name: "two-long", bounds: "2 nodes, 3 epochs, 4 ballots each", long: true },
-    Scope { name: "three-long", bounds: "3 nodes, 3 epochs, 2 ballots, 1 and 1", long: true },
+    Scope { name: "damage", bounds: "2 nodes, 2 epochs, 2 ballots each, 1 sector damaged", size: Size::Small },
+    Scope {
+        name: "lost-write",
+        bounds: "2 nodes, 2 epochs, 2 ballots each, 1 write that the disk loses",
+        size: Size::Small,
+    },
+    Scope { name: "two-long", bounds: "2 nodes, 3 epochs, 4 ballots each", size: Size::Long },
+    Scope { name: "three-long", bounds: "3 nodes, 3 epochs, 2 ballots, 1 and 1", size: Size::Long },
     Scope {
         name: "restart-long",
         bounds: "2 nodes, 3 epochs, 2 ballots each, 1 failed write, node 0 restarted",
-        long: true,
+        size: Size::Long,
     },
 ];
 
@@ -198,6 +204,12 @@ const RULES: &[Rule] = &[
         scope: "lost-write",
     },
     Rule {
+        name: "learn",
+        text: "a node goes on from the newest committed view that it reads, whoever shows it (4)",
+        breaks: HEALS,
+        scope: "two",
+    },
+    Rule {
         name: "damage-stops",
         text: "no view changes while a heartbeat sector is damaged (4)",
         breaks: ONE_VIEW,
@@ -223,6 +235,7 @@ impl Subject for Views {
     }
 
     fn check(&self, scope: &Scope, without: Option<&Rule>) -> Report {
-        explore(ViewModel { bounds: bounds(scope), without: without.map(|rule| rule.name) }, without)
+        let (without, left) = (without.map(|rule| rule.name), without);
+        explore(ViewModel { bounds: bounds(scope), without, healed: Default::default() }, left)
     }
 }

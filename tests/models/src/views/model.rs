@@ -1,8 +1,9 @@
 //! What may happen next.
 
+use super::heal::Healed;
 use super::react::{end, fresh, image, node};
 use super::state::{Beat, Daemon, Origin, Read, Sector, Stage, State, Stray};
-use super::{NOT_LOST, ONE_VIEW};
+use super::{HEALS, NOT_LOST, ONE_VIEW};
 use crate::kept::Kept;
 use mxlock_dlm::time::BootTime;
 use mxlock_format::Incarnation;
@@ -60,6 +61,7 @@ pub(super) struct ViewModel {
     pub(super) bounds: Bounds,
     /// The rule that is left out.
     pub(super) without: Option<&'static str>,
+    pub(super) healed: Healed,
 }
 
 /// One step. Numbers are those of daemons, or of slots where it says so.
@@ -306,6 +308,10 @@ impl Model for ViewModel {
             }),
             Property::sometimes("another node's value is carried on", |_, state: &State| state.carried),
         ];
+        // What breaks when a rule is left out is another question, but for one.
+        if self.without.is_none_or(|rule| rule == "learn") {
+            properties.push(Property::always(HEALS, |model: &ViewModel, state: &State| model.heals(state)));
+        }
         if self.bounds.takes != Takes::Nobody {
             let name = "whoever came into a slot brings a proposal to its end";
             properties.push(Property::sometimes(name, |_, state: &State| state.taker_chose));

@@ -119,7 +119,7 @@ impl ViewModel {
             return false;
         }
         let newest = region.iter().flatten().filter_map(|sector| sector.view).max_by_key(|view| view.epoch);
-        if let Some(view) = newest {
+        if let Some(view) = newest.filter(|_| self.keeps("learn")) {
             self.learn(state, daemon, view);
         }
         if is_good && daemon.stage == Stage::Confirming {
