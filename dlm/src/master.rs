@@ -36,6 +36,7 @@ mod recovery;
 mod scrub;
 #[cfg(test)]
 mod tests;
+mod values;
 mod why;
 
 use crate::Map;
@@ -52,11 +53,12 @@ use mxlock_format::{
 use mxlock_proto::client::{Denial, LossReason};
 use mxlock_proto::peer::{Outcome, OutcomeResult, PeerMessage, Report};
 use mxlock_proto::report::Counters;
-use persist::{Durable, LvbWait, Settling, ValueDuty, WriteInfo};
+use persist::{Durable, Settling, WriteInfo};
 use recovery::Recovery;
 use scrub::Scrub;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
+use values::{LvbWait, ValueDuty};
 
 /// Who may take a lock again on the strength of a record that still stands.
 type StandingKey = (SessionId, Resource, ByteRange);
