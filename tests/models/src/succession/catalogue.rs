@@ -329,6 +329,24 @@ pub(super) static SCOPES: &[(Scope, Bounds)] = &[
         },
     ),
     (
+        long("conversions-restart", "CW, PR and conversions, a daemon that loses its memory; one master"),
+        Bounds {
+            clients: &[part(0, &[Lock(CW), Convert(CW, PR)], 2), part(1, &[Lock(CW), Lock(PR)], 1)],
+            impatient: false,
+            faults: Faults { crashes: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        long("standing-restart", "one client that locks and converts three times, a restarted daemon; two masters"),
+        Bounds {
+            clients: &[part(0, &[Lock(EX), Lock(PR), Convert(PR, EX)], 3)],
+            impatient: false,
+            faults: Faults { crashes: 1, deposed: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
         scope("timed", "a request with a time limit whose client is away; one master"),
         Bounds {
             clients: &[part(0, &[Timed(EX)], 1), part(1, &[Lock(EX)], 1)],

@@ -7,8 +7,8 @@ use mxlock_dlm::io::{ConnId, Output};
 use mxlock_format::{Mode, Process, Token};
 use mxlock_proto::LockFlags;
 use mxlock_proto::client::{
-    AdoptRequest, Answer, Claim, ConvertRequest, Grant, Hello, LockRequest, LossReason, Refusal,
-    Response, UnlockRequest,
+    AdoptRequest, Answer, Claim, ConvertRequest, Grant, Hello, LockRequest, LossReason, Refusal, Response,
+    UnlockRequest,
 };
 
 fn conn(client: usize) -> ConnId {
