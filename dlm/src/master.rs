@@ -145,7 +145,7 @@ pub(crate) struct Master {
     lvb_waits: BTreeMap<u32, Vec<LvbWait>>,
     purges: Vec<purge::Purge>,
     /// Orphans that were adopted, by their new names: the daemons that do not know it yet, and the old names.
-    adoptions: BTreeMap<LockId, (NodeId, LockId)>,
+    adoptions: BTreeMap<LockId, Vec<(NodeId, LockId)>>,
     /// Members by what they have said: their incarnation, once they have reported.
     reported: BTreeMap<NodeId, Incarnation>,
     /// Reports of which some parts have come.
@@ -293,7 +293,13 @@ impl Master {
         let gone: Vec<LockId> =
             self.adoptions.keys().filter(|lock| self.table.get(**lock).is_none()).copied().collect();
         for lock in gone {
-            let (owner, orphan) = self.adoptions.remove(&lock).expect("just listed");
+            self.tell_adopted(lock);
+        }
+    }
+
+    /// Those whose orphan this lock was are told that it is not theirs any more.
+    fn tell_adopted(&mut self, lock: LockId) {
+        for (owner, orphan) in self.adoptions.remove(&lock).unwrap_or_default() {
             self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
         }
     }

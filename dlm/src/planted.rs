@@ -146,12 +146,8 @@ bugs! {
     GoneSessionResumed = "gone-session-resumed", "7: what may be adopted is not its former owner's";
     /// An adoption whose client was told otherwise, or has died, is released.
     AdoptionReleasedUnheard = "adoption-released-unheard", "7: an adoption that its client never hears of ends, not what it adopted";
-    /// A session that comes back claims only what it was told of.
-    UnheardNotClaimed = "unheard-not-claimed", "7: what was granted before its client heard of it is claimed with the rest";
     /// What a session does not claim is released, also what it lost to an exclusion.
     LostOrphanReleased = "lost-orphan-released", "7: a PERSISTENT lock that its session had lost is still an orphan";
-    /// The end of a PERSISTENT lock that a late report speaks of is acknowledged while its record is being cleared.
-    LateReleaseAckedEarly = "late-release-acked-early", "7: a PERSISTENT lock is released after the clear, by a late report too";
     /// A request that was given up while its client was away is forgotten before the master has forgotten it.
     TakenBackForgotten = "taken-back-forgotten", "013: who asks again is told again that the request was given up";
 

@@ -53,10 +53,8 @@ impl Master {
         let same = |view: &LockView<'_, Holder>| view.payload.process == process;
         let known = !possible.is_empty() && possible.iter().all(|lock| self.table.get(*lock).is_some_and(|v| same(&v)));
         // What was granted before its client heard of it is its own as well: an orphan that was adopted has no other owner.
-        if !planted(Bug::UnheardNotClaimed) {
-            let unheard = asked.into_iter().filter_map(|seq| self.unheard(LockId { session, seq }, &possible));
-            claims.extend(unheard.collect::<Vec<Claim>>());
-        }
+        let unheard = asked.into_iter().filter_map(|seq| self.unheard(LockId { session, seq }, &possible));
+        claims.extend(unheard.collect::<Vec<Claim>>());
         let mut saved = Vec::new();
         for claim in claims.iter().filter(|_| known || possible.is_empty()) {
             if self.possible_record(session, claim, &possible).is_none() {
@@ -82,7 +80,7 @@ impl Master {
             let wanted = view.wanted;
             if view.granted.is_some() {
                 // A PERSISTENT one that its session had lost before is still an orphan.
-                let lost = view.payload.persistent && view.payload.abandoned && !planted(Bug::LostOrphanReleased);
+                let lost = view.payload.persistent && !planted(Bug::LostOrphanReleased);
                 if lost {
                     self.orphan(now, lock)
                 } else {

@@ -84,7 +84,8 @@ impl Master {
             .filter(|view| view.payload.node == from && view.standing == Standing::Possible)
             .filter(|view| view.payload.incarnation == incarnation || sessions.contains(&view.lock.session))
             .map(|view| view.lock)
-            .filter(|lock| !spoken.contains(lock))
+            // What is on its way out leaves when its record is cleared.
+            .filter(|lock| !spoken.contains(lock) && !self.is_leaving(*lock))
             .collect();
         if stand + dropped.len() > 0 {
             self.log(Event::LateReport { node: from, locks: stand as u64, dropped: dropped.len() as u64 });
@@ -94,7 +95,7 @@ impl Master {
         let is_abandoned = |lock: &LockId| {
             self.table.get(*lock).is_some_and(|view| {
                 let holder = view.payload;
-                holder.abandoned && holder.persistent && view.granted.is_some() && holder.incarnation != incarnation
+                holder.persistent && view.granted.is_some() && holder.incarnation != incarnation
             })
         };
         let (mut abandoned, dropped): (Vec<LockId>, Vec<LockId>) = dropped.into_iter().partition(is_abandoned);
@@ -208,7 +209,7 @@ impl Master {
         self.table.get(lock).is_some_and(|view| {
             let slot = view.payload.slot;
             slot != NO_SLOT && view.granted.is_some() && (view.payload.persistent || self.may_say_persistent(slot))
-        }) && !planted(Bug::LateReleaseAckedEarly)
+        })
     }
 
     /// A PERSISTENT lock whose owner has asked an earlier master for its end: it asks again, and is answered when the record is
@@ -228,7 +229,8 @@ impl Master {
         }
         let Some(holder) = self.table.payload_mut(lock) else { return };
         (holder.node, holder.incarnation) = (node, incarnation);
-        let _ = self.table.set_standing(lock, Standing::Confirmed, &mut self.effects);
+        // What it had come to hold before that: others may have the rest of what the record says.
+        let _ = self.table.restate(lock, reported.granted, None, Standing::Confirmed, &mut self.effects);
         self.clear_then_release(now, lock, LvbUpdate::Invalidate, false);
     }
 

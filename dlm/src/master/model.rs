@@ -107,6 +107,7 @@ impl Master {
             && self.behind.is_empty()
             && self.purges.is_empty()
             && self.lvb_waits.is_empty()
+            && self.deferred.is_empty()
             && self.adoptions.is_empty()
             && self.standing.is_empty()
             && self.table.locks().all(settled)

@@ -133,8 +133,13 @@ impl Master {
         if self.table.rename(known, lock).is_err() {
             return self.deny(node, lock, op, Denial::Invalid);
         }
+        // It may be one that was adopted and disowned before a record said so.
+        let mut former = self.adoptions.remove(&known).unwrap_or_default();
         if self.members.contains(owner) {
-            self.adoptions.insert(lock, (owner, known));
+            former.push((owner, known));
+        }
+        if !former.is_empty() {
+            self.adoptions.insert(lock, former);
         }
         if slot != NO_SLOT {
             self.slots.set_owner(slot, Owner::Lock(lock));

@@ -111,7 +111,9 @@ impl Master {
             return self.write_now(slot);
         }
         let (node, op) = (view.payload.node, view.payload.op);
-        let forgotten = view.standing == Standing::Possible;
+        // Its daemon has lost its memory since, and would give it back.
+        let restarted = self.reported.get(&node) != Some(&view.payload.incarnation);
+        let forgotten = view.standing == Standing::Possible || view.payload.gone && restarted;
         let result = OutcomeResult::Granted {
             mode,
             token: view.payload.token,
@@ -122,10 +124,8 @@ impl Master {
         let holder = self.table.payload_mut(lock).expect("still there");
         holder.settling = Settling::Nothing;
         let hushed = std::mem::take(&mut holder.hushed);
-        if let Some((owner, orphan)) = self.adoptions.remove(&lock) {
-            // Not before the record names the new owner: until then the old one speaks for it.
-            self.send(owner, PeerMessage::Lost { lock: orphan, reason: LossReason::Adopted });
-        }
+        // Not before the record names the new owner: until then the old one speaks for it.
+        self.tell_adopted(lock);
         if !forgotten {
             self.outcome(node, lock, op, result);
         }
@@ -345,9 +345,12 @@ impl Master {
         {
             return self.write_failed(slot, info, fault);
         }
-        // Adopted while its former owner's record was being written: that record names nobody who holds it.
+        // Adopted while its former owner's record was being written: that record names nobody who holds it. Nor does that of an
+        // earlier adoption by the same session, which its client took back.
         let adopted = match (self.slots.owner(slot), info.lock) {
-            (Owner::Lock(owner), Some(written)) => owner.session != written.session,
+            (Owner::Lock(owner), Some(written)) => {
+                owner.session != written.session || owner != written && self.adoptions.contains_key(&owner)
+            }
             _ => false,
         };
         self.durable[slot as usize] = info.durable.filter(|_| !adopted);

@@ -50,6 +50,15 @@ impl Word {
         word
     }
 
+    /// Of two records of one lock (it was released and asked for again under its name, and the older one was being cleared) the
+    /// one that covers what its owner holds comes first, then the newer one.
+    fn rank(&self, record: &LockRecord) -> (bool, Token) {
+        let granted = self.said.get(&record.lock).and_then(|(_, _, lock)| lock.granted);
+        let held = record.state != LockState::Waiting;
+        let covers = |mode| (held && record.mode.covers(mode)) || record.wanted.covers(mode);
+        (granted.is_some_and(covers), record.token)
+    }
+
     /// The record names a reported lock.
     fn takes_by_name(&mut self, slot: u32, record: &LockRecord) -> bool {
         let named = self
@@ -83,9 +92,9 @@ impl Word {
         spoke == Some(&record.owner_incarnation) || (spoke.is_some() && planted(Bug::AnyIncarnationSpeaks))
     }
 
-    /// An orphan of an incarnation that was excluded: its session may live, but has lost it.
+    /// A lock of an incarnation that was excluded: its session may live, but has lost it.
     fn is_abandoned(&self, record: &LockRecord) -> bool {
-        record.persistent && record.orphan && record.state != LockState::Waiting && !self.is_of_speaker(record)
+        record.persistent && record.state != LockState::Waiting && !self.is_of_speaker(record)
     }
 
     fn speaks_for(&self, record: &LockRecord) -> bool {
@@ -185,9 +194,9 @@ impl Master {
     /// Puts the table and the mirror together; the first slots of the chunks that have to be written.
     pub(super) fn rebuild(&mut self, now: Now, found: Found) -> Vec<u32> {
         let Found { mut records, damaged, reports, unheard } = found;
-        records.sort_by_key(|(slot, _)| *slot);
         let reported: NodeSet = reports.keys().copied().collect();
         let mut word = Word::new(reports);
+        records.sort_by_key(|(slot, record)| (std::cmp::Reverse(word.rank(record)), *slot));
         let mut values: Vec<(Resource, Lvb)> = Vec::new();
         let mut doubtful: Vec<Resource> = Vec::new();
         let mut possible_holders = 0;

@@ -6,7 +6,7 @@ use crate::oracle::release::Orphan;
 use crate::world::{Conn, ConnOwner, Event, World};
 use mxlock_dlm::io::{ConnId, Input};
 use mxlock_format::{Mode, Process};
-use mxlock_proto::client::{Hello, Request, Response};
+use mxlock_proto::client::{AdminRequest, Hello, Request, Response};
 
 /// How a session ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +68,10 @@ impl World {
     pub fn request_arrives(&mut self, id: ConnId, request: Request) {
         let Some(conn) = self.conns.get(&id).filter(|conn| !conn.daemon_closed) else { return };
         let (host, run) = (conn.host, conn.run);
+        if let (false, Request::Admin { request: AdminRequest::Handover { .. }, .. }) = (self.storm, &request) {
+            // The operator gave this order in the storm, on a link that was slow: at rest nobody wants it.
+            return;
+        }
         self.tell(host, run, Input::Client { conn: id, request, subject: None });
     }
 

@@ -95,6 +95,8 @@ const IN_THE_MODELS: &[Bug] = &[
     Bug::AdoptionUnwritten,
     Bug::GoneSessionResumed,
     Bug::TakenBackForgotten,
+    Bug::AdoptionReleasedUnheard,
+    Bug::LostOrphanReleased,
 ];
 
 /// What became of one bug.

@@ -33,22 +33,30 @@ fn adoption(mode: Mode) -> OperationKind {
     OperationKind::Adopt(Box::new(NewLock { flags, ..new_lock("data", mode) }))
 }
 
-/// I5: a session is granted what it has asked to adopt, and its daemon loses its memory before it says so. What the session says
-/// it has asked for is its own; it cannot claim what it has not heard of (simulator seed 2024566).
+/// I5: a session is granted what it has asked for or to adopt, and its daemon loses its memory before it says so. What the session
+/// says it has asked for is its own; it cannot claim what it has not heard of (simulator seed 2024566). What it does not speak of is
+/// released, or an orphan if it is PERSISTENT: it may have lost it.
 #[test]
 fn what_was_granted_unheard_is_not_released() {
-    for (asked, stays) in [(&[1][..], true), (&[], false)] {
-        let left = persistent(id(1, 1), Mode::EX);
+    let lock = id(1, 1);
+    let cases = [
+        (true, &[1][..], Some((lock, false))),
+        (true, &[], Some((lock, true))),
+        (false, &[1], Some((lock, false))),
+        (false, &[], None),
+    ];
+    for (is_persistent, asked, left_over) in cases {
+        let left = LockRecord { persistent: is_persistent, ..record(0, lock, Mode::EX, 1) };
         let mut rig = Rig::new(std::slice::from_ref(&left), &[(0, NEW)]);
         rig.report(0, NEW, &[], vec![]);
         rig.claim_unheard(0, 1, asked);
         let verdict = rig.verdict().unwrap();
         assert!(verdict.known);
         let granted: Vec<_> = verdict.standing.iter().map(|lock| (lock.lock, lock.granted)).collect();
-        assert_eq!(granted, if stays { vec![(id(1, 1), Some(Mode::EX))] } else { vec![] });
+        assert_eq!(granted, if asked.is_empty() { vec![] } else { vec![(lock, Some(Mode::EX))] });
         assert!(verdict.standing.iter().all(|lock| lock.token > left.token), "it is told now (I2)");
         rig.pass(500);
-        assert_eq!(rig.names(), if stays { vec![(id(1, 1), false)] } else { vec![] });
+        assert_eq!(rig.names(), left_over.into_iter().collect::<Vec<_>>());
     }
 }
 
@@ -165,4 +173,35 @@ fn a_value_that_is_lost_is_doubtful_before_its_writer_is_answered() {
     assert!(answered(&rig));
     let of_stays = rig.records().into_iter().find(|(_, record)| record.lock == id(2, 1)).unwrap().1;
     assert!(of_stays.lvb.is_some_and(|lvb| !lvb.valid));
+}
+
+/// I5: an orphan is adopted, disowned and adopted again before any record names an adopter. Until one does, the daemon of its
+/// owner speaks for it.
+#[test]
+fn an_owner_hears_of_the_second_adoption_when_a_record_names_it() {
+    let left = persistent(id(9, 1), Mode::EX);
+    let mut rig = Rig::new(&[left], &[(0, OLD), (1, OTHER)]);
+    let orphan = ReportedLock {
+        presence: Presence::Gone,
+        persistent: true,
+        ..held(id(9, 1), Mode::EX, Token::new(Epoch(101), 1))
+    };
+    rig.report(0, OLD, &[9], vec![orphan]);
+    rig.report(1, OTHER, &[2], vec![]);
+    rig.hold = true;
+    rig.operate(1, OTHER, id(2, 1), 0, adoption(Mode::EX));
+    rig.operate(1, OTHER, id(2, 1), 0, OperationKind::Disown);
+    rig.operate(1, OTHER, id(2, 2), 0, adoption(Mode::EX));
+    let lost = |rig: &Rig| {
+        let lost = rig.said.iter().filter_map(|(to, message)| match message {
+            PeerMessage::Lost { lock, .. } => Some((*to, *lock)),
+            _ => None,
+        });
+        lost.collect::<Vec<_>>()
+    };
+    assert_eq!(lost(&rig), []);
+    rig.hold = false;
+    rig.land();
+    assert_eq!(lost(&rig), [(node(0), id(9, 1)), (node(1), id(2, 1))]);
+    assert_eq!(rig.names(), [(id(2, 2), false)]);
 }

@@ -61,6 +61,21 @@ fn a_lock_is_rewritten_over_the_record_that_stands_for_it() {
     assert_eq!(after.iter().map(|(slot, record)| (*slot, record.lock)).collect::<Vec<_>>(), [(1, id(1, 3))]);
 }
 
+/// The same where both records name the lock: it was released, and asked for again under its name.
+#[test]
+fn of_two_records_of_one_lock_the_newer_one_is_its() {
+    for (older, newer) in [(0, 1), (1, 0)] {
+        let mut records = [record(0, id(1, 1), Mode::PR, 1), record(0, id(1, 1), Mode::EX, 2)];
+        if newer == 0 {
+            records.reverse();
+        }
+        let mut rig = Rig::new(&records, &[(0, OLD)]);
+        rig.report(0, OLD, &[1], vec![held(id(1, 1), Mode::EX, Token::new(Epoch(101), 2))]);
+        let after: Vec<_> = rig.records().iter().map(|(slot, record)| (*slot, record.mode)).collect();
+        assert_eq!(after, [(newer, Mode::EX)], "the older one in {older}");
+    }
+}
+
 /// The same for a session that is claimed: an older record must not stand for its lock.
 #[test]
 fn a_claim_is_measured_by_the_record_that_stands_for_it() {

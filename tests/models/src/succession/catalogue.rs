@@ -149,6 +149,27 @@ pub(super) static SCOPES: &[(Scope, Bounds)] = &[
         },
     ),
     (
+        scope(
+            "unheard",
+            "PERSISTENT, its owner's death, its adoption, whose client dies or whose daemon restarts; one master",
+        ),
+        Bounds {
+            clients: &[part(0, &[Persistent(EX)], 1), part(1, &[AdoptPersistent(EX)], 1)],
+            impatient: false,
+            faults: Faults { deaths: 2, crashes: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
+        long("lost", "PERSISTENT, a lost lease, an exclusion, a restart; two masters, not heard"),
+        Bounds {
+            clients: &[part(0, &[Persistent(EX)], 1), part(1, &[AdoptPersistent(EX)], 1)],
+            unheard: true,
+            faults: Faults { leases: 1, exclusions: 1, crashes: 1, deposed: 1, ..NO_FAULTS },
+            ..BOUNDS
+        },
+    ),
+    (
         long("adopt-back", "PERSISTENT, its owner away for long; its adoption by itself, or by another; two masters"),
         Bounds {
             clients: &[part(0, &[Persistent(EX), AdoptPersistent(EX)], 2), part(1, &[AdoptPersistent(EX)], 1)],
@@ -386,6 +407,8 @@ pub(super) static RULES: &[(Left, Rule)] = &[
     code(Bug::AdoptedComesBackLate, "adopt", RELEASED),
     code(Bug::AdoptionUnwritten, "adopt", I3),
     code(Bug::GoneSessionResumed, "away", I1),
+    code(Bug::AdoptionReleasedUnheard, "unheard", OUTLIVES),
+    code(Bug::LostOrphanReleased, "lost", OUTLIVES),
     code(Bug::TakenBackForgotten, "timed", I5),
     (
         Left::OrphanWaits,

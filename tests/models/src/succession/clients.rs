@@ -133,9 +133,10 @@ impl Step<'_> {
         }
     }
 
-    /// A client that has asked for an adoption wants it no more: if it has it, it is released with the request.
+    /// A client that has asked for an adoption wants it no more: if it has it, it is released with the request, but for
+    /// a PERSISTENT one.
     pub(super) fn no_adopter(&mut self, client: usize) {
-        if matches!(self.client(client).asking, Some(Asking::New(ask)) if ask.is_adoption()) {
+        if matches!(self.client(client).asking, Some(Asking::New(ask)) if ask.is_adoption() && !ask.is_persistent()) {
             self.state.ghost.renounced = true;
         }
     }

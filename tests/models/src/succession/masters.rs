@@ -351,7 +351,9 @@ impl Step<'_> {
     /// `mxlock leave --release`: its clients read from the lease page that their locks are over.
     pub(super) fn leave(&mut self, node: usize) {
         for client in self.clients_on(node) {
-            self.no_adopter(client);
+            // What is being adopted is released as well, also if its client has not heard of it.
+            let adopts = matches!(self.state.clients[client].asking, Some(Asking::New(ask)) if ask.is_adoption());
+            self.state.ghost.renounced |= adopts;
             let at = &mut self.state.clients[client];
             if at.held.is_some_and(|held| held.mode >= mxlock_format::Mode::PW) {
                 self.state.ghost.written = 0;
