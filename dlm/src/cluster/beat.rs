@@ -202,7 +202,9 @@ impl Cluster {
                 }
             }
             Standing::Wanting { above, lost_at } => {
-                if above.is_none() && self.claim.is_confirmed() && beat.issued >= lost_at {
+                // A sector that could not be read may show a view, or a block at work, above all others.
+                let whole = self.region.iter().all(Result::is_ok);
+                if above.is_none() && self.claim.is_confirmed() && beat.issued >= lost_at && whole {
                     let epochs = self.region.iter().flatten().map(|other| other.epoch.max(other.block.instance));
                     // Over the link it may have been told of a view that no sector shows yet.
                     let above = epochs.chain(self.view.map(|view| view.epoch)).max().unwrap_or_default();

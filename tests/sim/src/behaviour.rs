@@ -1,11 +1,11 @@
 //! How clients live: connect, act, let go, give up, die. What they ask for is in `requests`.
 
-use crate::client::Client;
+use crate::client::{Client, Held};
 use crate::clock::{MS, SEC, US};
 use crate::oracle::release::Orphan;
 use crate::world::{Conn, ConnOwner, Event, World};
 use mxlock_dlm::io::{ConnId, Input};
-use mxlock_format::{Mode, Process};
+use mxlock_format::{LockId, Mode, Process};
 use mxlock_proto::client::{AdminRequest, Hello, Request, Response};
 
 /// How a session ends.
@@ -343,6 +343,11 @@ impl World {
         let stood = self.lease_stood(client) && ending != Ending::Loss;
         let me = &self.clients[client];
         let node = self.hosts[me.host].daemon.as_ref().map(|daemon| daemon.node).or(self.hosts[me.host].remembered);
+        // A weaker mode is told before its record is written: if the daemon and the master die now, the orphan is in the old one.
+        let recorded = |held: &Held, lock: LockId| {
+            let mut records = self.disk.records.iter().flatten();
+            records.any(|record| record.lock == lock && Some(record.mode) == held.told)
+        };
         for (&seq, held) in &me.locks {
             // A session that was only lost may still end with its process.
             let lifetime = held.lifetime_ms.filter(|_| ending != Ending::Bye && !held.may_outlive());
@@ -358,7 +363,7 @@ impl World {
                 since: self.now,
                 // By whichever clock.
                 until: lifetime.map(|ms| self.now + u64::from(ms) * MS * 95 / 100),
-                certain: stood && held.told.is_some() && held.ops.is_empty() && !held.unlocking,
+                certain: stood && held.told.is_some() && held.ops.is_empty() && !held.unlocking && recorded(held, lock),
             });
         }
     }

@@ -121,3 +121,24 @@ fn a_slow_beat_extends_the_lease_from_its_start() {
     bench.deliver(write, Some(Ok(read)));
     assert_eq!(bench.cluster.lease_until(), Some(started + Duration::from_millis(L)));
 }
+
+/// Section 5: a lost lease comes back by a view above all that was committed or proposed at the time. What a sector says that could
+/// not be read may be above all others (simulator seed 3205848: it came back by a view that was older than the loss).
+#[test]
+fn what_could_not_be_read_is_no_bound_for_a_new_lease() {
+    let mut bench = Bench::as_member();
+    let next = bench.view().epoch.next();
+    bench.now_ms += L + 1;
+    let at_work = |master: &mut Heartbeat| {
+        master.block = Block { instance: next, promised: Ballot(65), ..Block::default() };
+    };
+    bench.put(1, NodeState::Member, at_work);
+    let sector = bench.disk[1].clone();
+    bench.disk[1] = damaged(1);
+    bench.run(R / 2);
+    assert!(bench.saw(|action| *action == Action::LeaseLost));
+    assert_eq!(bench.cluster.wants_join(), None);
+    bench.disk[1] = sector;
+    bench.run_with(R, |bench| bench.beats(1));
+    assert_eq!(bench.cluster.wants_join(), Some(next));
+}
