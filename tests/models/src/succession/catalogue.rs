@@ -163,7 +163,7 @@ pub(super) static SCOPES: &[(Scope, Bounds)] = &[
     (
         long("lost", "PERSISTENT, a lost lease, an exclusion, a restart; two masters, not heard"),
         Bounds {
-            clients: &[part(0, &[Persistent(EX)], 1), part(1, &[AdoptPersistent(EX)], 1)],
+            clients: &[part(0, &[Persistent(EX)], 1)],
             unheard: true,
             faults: Faults { leases: 1, exclusions: 1, crashes: 1, deposed: 1, ..NO_FAULTS },
             ..BOUNDS
